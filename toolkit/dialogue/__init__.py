@@ -1,0 +1,1 @@
+"""Turns, dialogues, mention linking and `encode()`. Knows nothing of weights."""

@@ -1,0 +1,1 @@
+"""Metrics, protocols, baselines and reports. A score never travels without its protocol, n and interval."""

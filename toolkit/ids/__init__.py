@@ -1,0 +1,1 @@
+"""Semantic IDs: quantizers, collisions, codebook and the prefix tree. Knows nothing of text or of the model."""

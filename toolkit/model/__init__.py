@@ -1,0 +1,1 @@
+"""Base weights, fine-tuning, engine, bundle: torch, transformers, peft, accelerate, numpy, safetensors alone."""
