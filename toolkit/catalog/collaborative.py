@@ -1,0 +1,55 @@
+"""A collaborative part of the item vector: items that people mention together come close.
+
+Source: truncated SVD of the shifted positive pointwise mutual information of co-mentions (Levy & Goldberg, 2014).
+Knows nothing of text, codes or the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+def co_mention_vectors(
+    baskets: Iterable[Sequence[str]], item_ids: Sequence[str], *, dim: int = 64, shift: float = 1.0, seed: int = 0
+) -> np.ndarray:
+    """L2-normalised float32 [items, dim]; rows of items that were never mentioned with another are zero.
+
+    A basket is the items of one dialogue; ids outside `item_ids` are ignored. Counts are smoothed by the power 0.75
+    of the context's frequency; `shift` is subtracted from the PMI.
+    """
+    import torch
+
+    row = {item_id: n for n, item_id in enumerate(item_ids)}
+    left: list[int] = []
+    right: list[int] = []
+    for basket in baskets:
+        rows = sorted({row[i] for i in basket if i in row})
+        for a in rows:
+            for b in rows:
+                if a != b:
+                    left.append(a)
+                    right.append(b)
+    n = len(item_ids)
+    out = np.zeros((n, dim), dtype=np.float32)
+    if not left:
+        return out
+    keys, counts = np.unique(np.asarray(left, np.int64) * n + np.asarray(right, np.int64), return_counts=True)
+    i, j = keys // n, keys % n
+    totals = np.bincount(i, weights=counts, minlength=n)
+    smooth = totals**0.75
+    pmi = np.log(counts * smooth.sum() / (totals[i] * smooth[j])) - np.log(max(shift, 1e-9))
+    keep = pmi > 0
+    matrix = torch.sparse_coo_tensor(
+        torch.from_numpy(np.stack([i[keep], j[keep]])), torch.from_numpy(pmi[keep].astype(np.float32)), (n, n)
+    )
+    rank = min(dim, n)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        u, s, _ = torch.svd_lowrank(matrix.coalesce(), q=rank, niter=4)
+    vectors = (u * s.clamp_min(0).sqrt()).numpy()
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    out[:, :rank] = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-8)
+    out[totals == 0] = 0
+    return out
