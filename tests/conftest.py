@@ -1,0 +1,98 @@
+"""What every test shares: isolated caches, no network, few threads, and the fixtures that say why they skip."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any import of ours: a cache and a data directory of this run's own; the weights alone are shared."""
+    from gcrs.toolkit.files import cache_dir
+
+    real = cache_dir()
+    scratch = tempfile.TemporaryDirectory(prefix="gcrs-tests-", ignore_cleanup_errors=True)
+    config.add_cleanup(scratch.cleanup)
+    cache = Path(scratch.name, "cache")
+    cache.mkdir()
+    for shared in ("weights", "bases"):  # pinned bytes, checked at every load: safe to share, slow to make again
+        (real / shared).mkdir(parents=True, exist_ok=True)
+        (cache / shared).symlink_to((real / shared).resolve(), target_is_directory=True)
+    os.environ["GCRS_CACHE"] = str(cache)
+    os.environ["XDG_DATA_HOME"] = str(Path(scratch.name, "data"))
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "true"
+    os.environ["ANONYMIZED_TELEMETRY"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    os.environ.pop("NO_COLOR", None)
+    os.environ.pop("FORCE_COLOR", None)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection to anything but this machine fails the test. The session fixtures that fetch weights run before."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test opened a connection to {address[0]}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of public data sets (redial/, inspired/, movies/ …): $GCRS_DATA, else shared/data beside the checkout."""
+    asked = os.environ.get("GCRS_DATA")
+    folder = Path(asked) if asked else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no real data: set GCRS_DATA to the folder that holds redial/ and movies/")
+    return folder
+
+
+def _weights(name: str) -> Path:
+    from gcrs.toolkit.errors import MissingModelError
+    from gcrs.toolkit.weights import fetch
+
+    try:
+        return fetch(name)
+    except MissingModelError as error:
+        pytest.skip(f"the weights {name} are not here and could not be fetched: {error.message[:200]}")
+
+
+@pytest.fixture(scope="session")
+def base_weights() -> Path:
+    """The pinned base model's GGUF, fetched once a machine."""
+    return _weights("smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="session")
+def encoder_weights() -> Path:
+    """The pinned sentence encoder's folder, fetched once a machine."""
+    return _weights("minilm-l6-v2")
+
+
+@pytest.fixture(scope="session")
+def movies_bundle() -> Path:
+    """The shipped bundle."""
+    bundle = ROOT / "catalogs" / "movies"
+    if not (bundle / "gcrs.json").is_file():
+        pytest.skip("catalogs/movies is not in this checkout: train it first (docs/cli.md, finetune)")
+    return bundle
+
+
+@pytest.fixture
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Run the test with an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
