@@ -52,7 +52,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of public data sets (redial/, inspired/, movies/ …): $GCRS_DATA, else shared/data beside the checkout."""
+    """The folder of public data sets (redial/, movies/ …): $GCRS_DATA, else shared/data beside the checkout."""
     asked = os.environ.get("GCRS_DATA")
     folder = Path(asked) if asked else ROOT.parent / "shared" / "data"
     if not folder.is_dir():
