@@ -1,0 +1,252 @@
+"""PreparedCatalog: a catalogue with semantic IDs as one directory, the result of `gcrs catalog build`.
+
+Files: items.jsonl, codebook.safetensors (the quantizer, its encoder included), semantic_ids.json, health.json,
+health.png, and catalog.json, which ties them by SHA-256 and records how they were made. Knows nothing of language
+models or dialogues beyond the baskets of items that it may be given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gcrs.toolkit.catalog.duplicates import normalise_title
+from gcrs.toolkit.catalog.item import Catalog
+from gcrs.toolkit.catalog.text import item_text
+from gcrs.toolkit.errors import DataError, UsageError
+from gcrs.toolkit.files import atomic_directory, atomic_write, read_json, recover_directory, sha256_file, sha256_json
+from gcrs.toolkit.ids.codebook import Codebook
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gcrs.toolkit.ids.health import Health
+    from gcrs.toolkit.ids.quantizer import Quantizer
+
+Progress = Callable[[int, int, str], None]
+
+FORMAT = "gcrs-catalog"
+VERSION = 1
+MANIFEST = "catalog.json"
+PARTS = ("items.jsonl", "codebook.safetensors", "semantic_ids.json", "health.json")
+COLLABORATIVE_WIDTH = 64
+REBUILD = "Build it again: gcrs catalog build ITEMS --out DIR"
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """Everything that decides a catalogue's semantic IDs; written into catalog.json."""
+
+    encoder: str = "minilm"
+    """Text encoder: minilm, or a directory in the Hugging Face layout."""
+    quantizer: Literal["rqvae", "rqkmeans"] = "rqkmeans"
+    """How item vectors become codes."""
+    levels: int | None = None
+    """Codes in a semantic ID; None: from the number of items."""
+    codes: int | None = None
+    """Codewords at each level; None: from the number of items."""
+    text_columns: tuple[str, ...] | None = None
+    """Columns that the encoder reads behind the title; None: all of them."""
+    collaborative: float = 0.0
+    """Share of the item vector that comes from co-mentions, 0 (text alone) to 1."""
+    seed: int = 0
+    """Seed of everything random."""
+
+    def __post_init__(self) -> None:
+        if self.quantizer not in ("rqvae", "rqkmeans"):
+            raise UsageError(f"--quantizer is {self.quantizer!r}, expected rqvae or rqkmeans.")
+        if not 0 <= self.collaborative <= 1:
+            raise UsageError(f"--collaborative is {self.collaborative:g}, expected a share from 0 to 1.")
+
+
+@dataclass(frozen=True)
+class PreparedCatalog:
+    """A catalogue, its semantic IDs (rows in the catalogue's order), the quantizer that made them, and the settings.
+
+    `settings` is what catalog.json says of the making; `report` the health report, None when loaded (`health` has it).
+    """
+
+    catalog: Catalog
+    book: Codebook
+    quantizer: Quantizer
+    settings: dict[str, Any]
+    health: dict[str, Any]
+    report: Health | None = None
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of what identifies this catalogue: its items, its semantic IDs and how they were made."""
+        items = [[item.id, item.title, dict(item.facts), item.aliases, item.names] for item in self.catalog]
+        return sha256_json([self.settings, self.catalog.columns, items, self.book.codes, list(self.book.ids.items())])
+
+    def words(self, item_id: str) -> str:
+        """The item as the text that the encoder read."""
+        return item_text(self.catalog[item_id], self.settings["text"]["columns"])
+
+    @classmethod
+    def build(
+        cls,
+        catalog: Catalog,
+        config: BuildConfig,
+        *,
+        baskets: Iterable[Sequence[str]] = (),
+        progress: Progress | None = None,
+    ) -> PreparedCatalog:
+        """Encode the items and find their semantic IDs.
+
+        `baskets` are the items of each dialogue, for the collaborative part. The same input, seed and thread count
+        give the same IDs. Raises UsageError for settings that do not fit, DataError for the catalogue,
+        MissingModelError for the encoder.
+        """
+        from gcrs.toolkit.catalog.encoders import encoder_fingerprint
+        from gcrs.toolkit.ids.build import build_codebook
+
+        columns = _text_columns(catalog, config.text_columns)
+        vectors = _vectors(catalog, columns, config, baskets, progress)
+        quantizer, book, report = build_codebook(
+            vectors,
+            [item.id for item in catalog],
+            quantizer=config.quantizer,
+            levels=config.levels,
+            codes=config.codes,
+            seed=config.seed,
+            items_without_text=[item.id for item in catalog if not any(c in item.facts for c in columns)],
+            duplicate_titles=_same_titles(catalog),
+            progress=progress,
+        )
+        settings = {
+            "text": {"template": "title: … | column: value | …", "columns": columns},
+            "encoder": {"name": config.encoder, "sha256": encoder_fingerprint(config.encoder)},
+            "collaborative": {"share": config.collaborative, "width": COLLABORATIVE_WIDTH},
+            "quantizer": {"kind": quantizer.kind, **asdict(quantizer.config)},
+            "seed": config.seed,
+        }
+        settings = json.loads(json.dumps(settings))  # as it will be read back
+        return cls(catalog, book, quantizer, settings, report.to_json(), report)
+
+    def save_parts(self, directory: Path) -> None:
+        """Write the files into an existing directory; `save` and bundles stage it."""
+        from gcrs.toolkit.catalog.readers import write_items
+        from gcrs.toolkit.ids.build import save_codebook
+        from gcrs.toolkit.ids.quantizer import save_quantizer
+
+        write_items(self.catalog, directory / "items.jsonl")
+        save_quantizer(self.quantizer, directory / "codebook.safetensors")
+        save_codebook(self.book, directory / "semantic_ids.json")
+        _dump(self.health, directory / "health.json")
+        if self.report is not None:
+            self.report.plot(directory / "health.png")
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "items": len(self.catalog),
+            "columns": self.catalog.columns,
+            "settings": self.settings,
+            "parts": {part: sha256_file(directory / part) for part in PARTS},
+        }
+        _dump(manifest, directory / MANIFEST)
+
+    def save(self, directory: Path) -> None:
+        """Write or replace a directory in one rename: a failure or a kill leaves what was there.
+
+        DataError when it holds something else than a prepared catalogue.
+        """
+        directory = Path(directory)
+        if directory.is_file() or (directory.is_dir() and any(directory.iterdir()) and not _ours(directory)):
+            raise DataError(f"{directory} exists and is no catalogue of gcrs.", hint="Choose another --out.")
+        with atomic_directory(directory) as staged:
+            self.save_parts(staged)
+
+    @classmethod
+    def load(cls, directory: Path) -> PreparedCatalog:
+        """Read what `save` (or a bundle) wrote. DataError names the part that is missing, broken or mixed."""
+        from gcrs.toolkit.catalog.readers import read_items
+        from gcrs.toolkit.ids.build import load_codebook
+        from gcrs.toolkit.ids.quantizer import load_quantizer
+
+        directory = Path(directory)
+        manifest = _read_manifest(directory)
+        for part in PARTS:
+            path = directory / part
+            if not path.is_file():
+                raise DataError(f"{directory}: {part} is missing.", hint=REBUILD)
+            if sha256_file(path) != manifest["parts"].get(part):
+                raise DataError(
+                    f"{directory}: {part} is broken or from another catalogue (its SHA-256 differs).", hint=REBUILD
+                )
+        catalog = read_items(directory / "items.jsonl")
+        quantizer = load_quantizer(directory / "codebook.safetensors")
+        book = load_codebook(directory / "semantic_ids.json", quantizer, [item.id for item in catalog])
+        return cls(catalog, book, quantizer, manifest["settings"], read_json(directory / "health.json"))
+
+
+def _dump(value: Any, path: Path) -> None:
+    with atomic_write(path) as handle:
+        handle.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _ours(directory: Path) -> bool:
+    return (directory / MANIFEST).is_file()
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    recover_directory(directory)
+    if not directory.exists():
+        raise DataError(f"{directory} does not exist.", hint="Make it: gcrs catalog build ITEMS --out DIR")
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise DataError(f"{directory} has no {MANIFEST}: it is no prepared catalogue.", hint=REBUILD)
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise DataError(f"{path} is no {FORMAT} manifest.", hint=REBUILD)
+    if manifest.get("version") != VERSION:
+        raise DataError(f"{path} has version {manifest.get('version')!r}, expected {VERSION}.", hint="Update gcrs.")
+    settings = manifest.get("settings")
+    text = settings.get("text") if isinstance(settings, dict) else None
+    if not isinstance(manifest.get("parts"), dict) or not isinstance(text, dict) or "columns" not in text:
+        raise DataError(f"{path} lacks parts or settings.", hint=REBUILD)
+    return manifest
+
+
+def _text_columns(catalog: Catalog, asked: Sequence[str] | None) -> list[str]:
+    """The columns that the encoder reads; UsageError for one that the catalogue does not have."""
+    for column in asked or ():
+        if column not in catalog.columns:
+            known = ", ".join(catalog.columns) or "none but id and title"
+            raise UsageError(f"The catalogue has no column {column!r}.", hint=f"Its columns: {known}.")
+    return list(catalog.columns) if asked is None else list(asked)
+
+
+def _vectors(
+    catalog: Catalog,
+    columns: Sequence[str],
+    config: BuildConfig,
+    baskets: Iterable[Sequence[str]],
+    progress: Progress | None,
+) -> np.ndarray:
+    """Float32 [items, width]: the text's unit vector, then the co-mentions', weighted so that the shares add to one."""
+    import numpy as np
+
+    from gcrs.toolkit.catalog.collaborative import co_mention_vectors
+    from gcrs.toolkit.catalog.encoders import encode_texts
+
+    text = encode_texts([item_text(item, columns) for item in catalog], config.encoder, progress)
+    share = config.collaborative
+    if not share:
+        return text
+    ids = [item.id for item in catalog]
+    together = co_mention_vectors(baskets, ids, dim=COLLABORATIVE_WIDTH, seed=config.seed)
+    return np.concatenate([np.sqrt(1 - share) * text, np.sqrt(share) * together], axis=1).astype(np.float32)
+
+
+def _same_titles(catalog: Catalog) -> list[list[str]]:
+    """Groups of item ids with one title (case, accents and punctuation aside) and one year, if they have any."""
+    groups: dict[tuple[str, Any], list[str]] = defaultdict(list)
+    for item in catalog:
+        groups[normalise_title(item.title), item.facts.get("year")].append(item.id)
+    return [ids for ids in groups.values() if len(ids) > 1]
