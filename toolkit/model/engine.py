@@ -1,0 +1,229 @@
+"""Engine: intent, targets and response of one reply, each decoded under its grammar over one shared cache.
+
+Prompts and outputs are token ids as `encode()` lays them out; each step's prompt extends the last one's ids, so only
+what is new is forwarded. Every decoding runs through `outlines.Generator` with a MaskProcessor. Knows nothing of
+dialogues, catalogue facts, rules or prompts' words.
+
+Threads: one lock an engine. `intent`, `targets` and `score_all` hold it for the call, `respond` for one token at a
+time, so replies to several people may be streamed at once: each is right, but they push one another out of the cache.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import outlines
+
+from gcrs.toolkit.dialogue.turns import Intent
+from gcrs.toolkit.errors import DataError, DeadEnd, UsageError
+from gcrs.toolkit.ids.codebook import Codebook, SemanticId
+from gcrs.toolkit.ids.tree import PrefixTree
+from gcrs.toolkit.model.cache import Counts, PrefixCache
+from gcrs.toolkit.model.generator import GcrsTransformers
+from gcrs.toolkit.model.grammar import Grammar, IntentGrammar, ResponseGrammar, TargetGrammar, words_of
+from gcrs.toolkit.model.processor import MaskProcessor
+from gcrs.toolkit.model.sampling import Sampler, Sampling, TextStream
+from gcrs.toolkit.model.search import Hypotheses
+from gcrs.toolkit.model.tokens import TokenSpace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+BOTH: frozenset[Intent] = frozenset({"recommend", "chat"})
+MIN_BEAMS = 10
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An item and log P(item | prompt), each level normalised over the full catalogue's children."""
+
+    item_id: str
+    semantic_id: SemanticId
+    score: float
+
+
+@dataclass(frozen=True)
+class IntentDecision:
+    """The decided intent, and both intents' probabilities before any veto."""
+
+    intent: Intent
+    probabilities: dict[Intent, float]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a streamed reply: whole characters of text, or one item as `<item:ID>`; with the ids behind it."""
+
+    kind: Literal["text", "item"]
+    text: str
+    item_id: str | None
+    token_ids: tuple[int, ...]
+
+
+@dataclass
+class EngineStats:
+    """Tokens forwarded, as words and as tree nodes, tokens re-used, calls and seconds by step. Only ever grows."""
+
+    tokens: Counts
+    calls: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Engine:
+    """Decodes replies with `model`, whose embedding has `tokens.size` rows, over the items of `book`.
+
+    Raises DataError when model, tokens and codebook do not fit. `processor` is the class that masks; tests replace
+    it to show that nothing else does.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokens: TokenSpace,
+        book: Codebook,
+        *,
+        processor: Callable[[Grammar], Any] = MaskProcessor,
+    ) -> None:
+        if tuple(tokens.codes) != tuple(book.codes):
+            raise DataError(f"The tokens spell codes {tokens.codes}, the codebook has {book.codes}.")
+        self.tokens, self.book = tokens, book
+        self.tree = PrefixTree.build(book.array(), book.codes)
+        self._items = list(book.ids)
+        self._cache = PrefixCache(model)
+        if self._cache.rows != tokens.size:
+            raise DataError(f"The model has {self._cache.rows} output rows, the tokenizer {tokens.size} tokens.")
+        self.model = GcrsTransformers(self._cache, tokens)
+        self.stats = EngineStats(self._cache.counts)
+        self._processor = processor
+        self._lock = threading.RLock()
+
+    def intent(self, prompt: Sequence[int], *, allow: frozenset[Intent] = BOTH) -> IntentDecision:
+        """Decide between recommending and chatting; `prompt` ends with the assistant's header.
+
+        The most probable allowed intent; a tie is a recommendation.
+        """
+        with self._step("intent"):
+            best = self._search(prompt, IntentGrammar(self.tokens, allow), beams=2)
+        names: dict[int, Intent] = {self.tokens.rec: "recommend", self.tokens.chat: "chat"}
+        decided = names[int(best.ids[0, 0])]
+        other: Intent = "chat" if decided == "recommend" else "recommend"
+        probability = float(np.exp(best.scores[0]))
+        return IntentDecision(decided, {decided: probability, other: max(0.0, 1.0 - probability)})
+
+    def targets(
+        self, prompt: Sequence[int], *, k: int, beams: int | None = None, allowed: np.ndarray | None = None
+    ) -> list[Scored]:
+        """The k best items, best first, ties by item id; fewer only when fewer are allowed.
+
+        `prompt` ends after `<REC>` or after a target's `<EOI>`. `allowed` is bool [n items] in the order of
+        `book.ids`; a filter removes items and leaves the others' scores alone. `beams` (default max(k, 10)) prefixes
+        are kept at each level; with as many as items the ranking is exhaustive. Raises DeadEnd when none is allowed.
+        """
+        if k < 1 or (beams is not None and beams < 1):
+            raise UsageError(f"k is {k} and beams is {beams}, expected 1 or more.")
+        grammar = TargetGrammar(self.tokens, self._allowed_tree(allowed))
+        with self._step("targets"):
+            found = self._search(prompt, grammar, beams=max(k, beams or MIN_BEAMS))
+        scored = [self._scored(ids, score) for ids, score in zip(found.ids.tolist(), found.scores, strict=True)]
+        return sorted(scored, key=lambda one: (-one.score, one.item_id))[:k]
+
+    def score_all(self, prompt: Sequence[int], allowed: np.ndarray | None = None) -> np.ndarray:
+        """log P of every item, float32 [n items] in the order of `book.ids`; -inf where not allowed.
+
+        Exhaustive: forwards every prefix of the catalogue that has a choice below it.
+        """
+        grammar = TargetGrammar(self.tokens, self._allowed_tree(allowed))
+        with self._step("score_all"):
+            found = self._search(prompt, grammar, beams=None)
+        states = self.tree.walk_batch(
+            found.ids[:, 1:-1] - [self.tokens.level_range(n)[0] for n in range(self.tree.levels)]
+        )
+        scores = np.full(len(self.book), -np.inf, dtype=np.float32)
+        scores[self.tree.leaf_rows(states)] = found.scores
+        return scores
+
+    def respond(
+        self,
+        prompt: Sequence[int],
+        *,
+        licensed: Sequence[str],
+        sampling: Sampling = Sampling(),  # noqa: B008
+        stop: Callable[[], bool] | None = None,
+    ) -> Iterator[Piece]:
+        """Stream a reply; `prompt` ends after `<RESP>`. Only items of `licensed` (ids of the codebook) can appear.
+
+        The last piece's ids end with `<|im_end|>`, also when `stop()` ends the reply early; a reply that is not
+        stopped shows at least one character or item.
+        """
+        room = self._cache.context - len(prompt) - 1
+        if room < 1:
+            raise DataError(f"The prompt has {len(prompt)} tokens, the model reads {self._cache.context}.")
+        sids = [self.book.semantic_id(item) for item in licensed]
+        grammar = ResponseGrammar(self.tokens, words_of(self.tokens), sids, min(sampling.max_tokens, room))
+        generator = outlines.Generator(self.model, processor=self._processor(grammar))
+        stream = generator.stream(list(prompt), sampler=Sampler(sampling), stop=stop)
+        return self._pieces(stream)
+
+    def close(self) -> None:
+        """Free the cache; the engine stays usable."""
+        with self._lock:
+            self._cache.reset()
+
+    def _search(self, prompt: Sequence[int], grammar: Grammar, *, beams: int | None) -> Hypotheses:
+        generator = outlines.Generator(self.model, processor=self._processor(grammar))
+        found: Hypotheses = generator(list(prompt), length=grammar.length, beams=beams)
+        return found
+
+    def _allowed_tree(self, allowed: np.ndarray | None) -> PrefixTree:
+        if len(self.book) == 0:
+            raise DeadEnd("The catalogue has no items.")
+        if allowed is None:
+            return self.tree
+        tree = self.tree.subset(allowed)
+        if not np.any(allowed):
+            raise DeadEnd("The filter leaves no item to recommend.", hint="Relax a rule.")
+        return tree
+
+    def _scored(self, ids: list[int], score: float) -> Scored:
+        sid = self.tokens.sid_of(ids[1:-1])
+        return Scored(self.book.item_id(sid), sid, float(score))
+
+    def _pieces(self, stream: Iterator[int]) -> Iterator[Piece]:
+        text = TextStream(self.tokens.decode_text)
+        span: list[int] | None = None
+        while True:
+            with self._step("respond"):
+                token = next(stream, self.tokens.end)
+            if token == self.tokens.end:
+                text.drop()
+                yield Piece("text", "", None, (token,))
+                return
+            if token == self.tokens.boi:
+                text.drop()
+                span = [token]
+            elif span is not None:
+                span.append(token)
+                if token == self.tokens.eoi:
+                    item = self.book.item_id(self.tokens.sid_of(span[1:-1]))
+                    yield Piece("item", f"<item:{item}>", item, tuple(span))
+                    span = None
+            else:
+                words, ids = text.push(token)
+                if ids:
+                    yield Piece("text", words, None, ids)
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        with self._lock:
+            start = time.perf_counter()
+            try:
+                yield
+            finally:
+                self.stats.calls[name] = self.stats.calls.get(name, 0) + 1
+                self.stats.seconds[name] = self.stats.seconds.get(name, 0.0) + time.perf_counter() - start
