@@ -182,7 +182,26 @@ class PreparedCatalog:
         catalog = read_items(directory / "items.jsonl")
         quantizer = load_quantizer(directory / "codebook.safetensors")
         book = load_codebook(directory / "semantic_ids.json", quantizer, [item.id for item in catalog])
+        if list(book) != [item.id for item in catalog]:  # masks over items are in this order
+            raise DataError(f"{directory}: semantic_ids.json has the items in another order.", hint=REBUILD)
         return cls(catalog, book, quantizer, manifest["settings"], read_json(directory / "health.json"))
+
+
+def open_catalog(source: str | Path) -> tuple[Catalog, PreparedCatalog | None]:
+    """A catalogue from a prepared directory, a bundle (directory or shipped name) or a file of items.
+
+    The second value is None for a file. DataError when it is none of these.
+    """
+    from gcrs.toolkit.catalog.readers import read_items
+    from gcrs.toolkit.model.bundle import shipped_bundles
+
+    path = Path(source)
+    if not path.exists() and str(source) in (named := shipped_bundles()):
+        path = named[str(source)]
+    if path.is_dir() or not path.suffix:  # a name without a suffix is a directory that is not there
+        prepared = PreparedCatalog.load(path)
+        return prepared.catalog, prepared
+    return read_items(path), None
 
 
 def _dump(value: Any, path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Settings files: YAML in, a plain mapping out. Knows nothing of what the settings mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gcrs.toolkit.errors import DataError, UsageError
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text; DataError names `where` and what is wrong. Tags that build objects are refused."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DataError(f"{where} is not valid YAML: {' '.join(str(error).split())[:300]}.") from error
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; DataError when it is missing, broken or no mapping."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text: {error}.") from error
+    values = parse_yaml(text, str(path))
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        found = "nothing" if values is None else type(values).__name__
+        raise DataError(f"{path} holds {found}, expected settings as `name: value` lines.")
+    return values
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """`name=value` texts as a mapping, values read as YAML; UsageError for one without a name or `=`."""
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"{assignment!r} is no setting.", hint="Write NAME=VALUE, for example lr=0.0005")
+        values[name.strip().replace("-", "_")] = parse_yaml(value, assignment)
+    return values
