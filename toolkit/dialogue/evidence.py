@@ -1,6 +1,5 @@
-"""How sure a run of words must be, and is, to be a title: everyday words need a cue, a rare name needs none.
+"""What in a sentence speaks for a run of words being a title, and how much of it each rarity needs.
 
-The everyday words are a frequency list in `everyday_words.txt` (its header says how it was made), loaded on first use.
 Knows nothing of catalogues or items.
 """
 
@@ -9,15 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
-from functools import lru_cache
-from pathlib import Path
-from typing import NamedTuple
 
+from gcrs.toolkit.dialogue.everyday import Rarity, is_everyday
 from gcrs.toolkit.dialogue.normalise import ARTICLES, NUMBERED, Word, key_of
 
-VERY_COMMON = 20  # uses in the list's corpus from which one word alone is hardly ever a title
-EVERYDAY_PHRASE = 15  # … from which a phrase of two words, each so common, is an everyday one
+NEAR = 5  # words around a title that are looked at
 
 
 def _set(spaced: str) -> frozenset[str]:
@@ -41,22 +36,13 @@ _IS = frozenset({"is", "was", "are", "were", "be"})
 _SUBJECTS = _set("favorite favourite favorites one ones movie movies film films suggestion recommendation another")
 AFTER = _set("movie movies film films trailer series franchise starring is was with has looks sounds")
 SMALL = _set("a an the of and or in on to for at by with from is it be v vs as le la de el du der die das but not my")
+_OBJECTS = _set("the an his her their my your our me you him them us of to this that these those")
 _SENTENCE_END = re.compile(r"[.!?\n…]")
 _BREAK = re.compile(r"[,;!?\n…]|\.\s")
 _LIST = re.compile(r"^[\s,;/&+]*$")
 _AND = frozenset({"and", "or"})
 _COUNTED = _set("times years year hours days stars weeks months of out more or to movies films minutes")
 _OPEN, _CLOSE = "\"“”'‘’«‹*_", "\"“”'‘’»›*_"
-
-
-class Rarity(IntEnum):
-    """How much evidence a title needs, most first."""
-
-    COMMON = 0  # one very common word, a bare number, or at most two characters: "It", "Up", "Her", "300"
-    PHRASE = 1  # several words, each an everyday one: "Anything Else"
-    CUED = 2  # such a phrase that many mean as a title: "Get Out"
-    WORD = 3  # one word that is not very common: "Frozen"
-    NAME = 4  # everything else
 
 
 @dataclass
@@ -85,66 +71,6 @@ def sufficient(rarity: Rarity, found: Evidence) -> bool:
     if rarity == Rarity.CUED:
         return found.cased or found.cue or found.listed
     return found.cased or found.cue or found.after or found.listed or found.alone or found.known
-
-
-class Use(NamedTuple):
-    """How often a word was seen in lower case, and with a capital inside a sentence."""
-
-    lower: int
-    capital: int
-
-    @property
-    def everyday(self) -> bool:
-        return self.lower >= 3 and self.lower >= 1.5 * self.capital
-
-
-_UNUSED = Use(0, 0)
-
-
-@lru_cache(maxsize=1)
-def uses() -> dict[str, Use]:
-    """Word -> its uses in the everyday list."""
-    table = {}
-    for line in Path(__file__).with_name("everyday_words.txt").read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
-            word, lower, capital = line.split()
-            table[word] = Use(int(lower), int(capital))
-    return table
-
-
-def is_everyday(word: str) -> bool:
-    """Whether people use this (bare) word every day, as no name."""
-    return uses().get(word, _UNUSED).everyday
-
-
-def rarity(run: Sequence[Word], mentions: int | None = None) -> Rarity:
-    """How much evidence a run of words needs to be a title; a leading article does not count.
-
-    `mentions` says how often the title is spoken of, on the scale of the everyday list (about 50,000 mentions in all):
-    what is said more often as a title than as a word needs less. None where nobody counted.
-    """
-    if len(run) > 1 and run[0].bare in ARTICLES:
-        run = run[1:]
-    table = uses()
-    if sum(len(word.bare) for word in run) <= 2:
-        return Rarity.COMMON
-    if len(run) == 1:
-        use = table.get(run[0].bare, _UNUSED)
-        if run[0].bare.isdigit() or use.lower >= VERY_COMMON:
-            return Rarity.COMMON
-        if mentions is None:
-            return Rarity.WORD
-        if mentions < use.lower + use.capital:  # rather the word, or a person of that name
-            return Rarity.COMMON
-        often_a_title = mentions >= 5 * (use.lower + use.capital + 1) * (1 if use.lower < 5 else 4)
-        return Rarity.NAME if use.lower < 8 and often_a_title else Rarity.WORD
-    rarest = min(VERY_COMMON if word.bare.isdigit() else table.get(word.bare, _UNUSED).lower for word in run)
-    common = rarest / 4 ** (len(run) - 2)  # each further word makes a chance meeting of them less likely
-    if common < EVERYDAY_PHRASE / 3 or (mentions is None and common < EVERYDAY_PHRASE):
-        return Rarity.NAME
-    if mentions is None or mentions >= common:
-        return Rarity.CUED if common >= 4 * EVERYDAY_PHRASE or mentions is None else Rarity.NAME
-    return Rarity.PHRASE if common >= EVERYDAY_PHRASE else Rarity.CUED
 
 
 class Sentence:
@@ -185,7 +111,7 @@ class Sentence:
 
     def _leads(self, first: int) -> bool:
         n = first
-        while not self.begins(n) and self.parts[n - 1].bare in LEADS:
+        while not self.begins(n) and self.parts[n - 1].bare in LEADS and first - n < NEAR:
             n -= 1
         return self.begins(n)
 
@@ -200,35 +126,53 @@ class Sentence:
         heavy = [n for n in range(first, last) if self.parts[n].bare not in SMALL] or [last - 1]
         if not all(self.capital(n) or self.parts[n].bare.isdigit() for n in heavy):
             return False
+        if first and self._upper(first - 1) and all(self._upper(n) for n in range(first, last)):
+            return False  # "my twins LOVE IT"
         # A capital that begins a sentence says nothing; a second one inside the run does.
         return any(not self.begins(n) for n in heavy)
+
+    def _upper(self, n: int) -> bool:
+        word = self.text[self.parts[n].start : self.parts[n].end]
+        return len(word) > 1 and word.isupper()
 
     def _cue(self, first: int) -> bool:
         n = first - 1
         if self.begins(first) and ":" not in self.gap(first):
             return False
-        while n > 0 and self.parts[n].bare in FILLERS and self.parts[n].bare not in CUES and not self.begins(n):
+        while (
+            n > 0
+            and self.parts[n].bare in FILLERS
+            and self.parts[n].bare not in CUES
+            and not self.begins(n)
+            and first - n < NEAR
+        ):
             n -= 1
         if n < 0:
             return False
         word = self.parts[n].bare
         pair = f"{self.parts[n - 1].bare}_{word}" if n and not self.begins(n) else ""
         if word in _IS:
-            return any(self.parts[k].bare in _SUBJECTS and not self._ends(k, n) for k in range(max(0, n - 5), n))
+            return any(self.parts[k].bare in _SUBJECTS and not self._ends(k, n) for k in range(max(0, n - NEAR), n))
         return word in CUES or pair in CUE_PAIRS
 
     def _ends(self, first: int, last: int) -> bool:
         return any(self.begins(n) for n in range(first + 1, last + 1))
+
+    def reads_on(self, first: int, last: int) -> bool:
+        """Whether an uncapitalised phrase of everyday words runs on as plain speech: "it follows the …"."""
+        if last >= len(self.parts) or self.gap(last).strip() or self.parts[last].bare not in _OBJECTS:
+            return False
+        plain = not all(self.capital(n) for n in range(first, last))
+        return plain and all(is_everyday(word.bare) for word in self.parts[first:last])
 
     def bare_number(self, first: int, last: int) -> bool:
         """Whether words[first:last] is a number or an article that more likely counts or leads what follows."""
         word = self.parts[first]
         if last - first > 1 or not (word.bare.isdigit() or word.bare in ARTICLES):
             return False
-        goes_on = last < len(self.parts) and _BREAK.search(self.gap(last)) is None
-        return (
-            word.bare in ARTICLES or goes_on or self.parts[first - 1].bare not in CUES or self.gap(first).strip() != ""
-        )
+        after_cue = first > 0 and self.parts[first - 1].bare in CUES and not self.gap(first).strip()
+        ends = last >= len(self.parts) or _BREAK.search(self.gap(last)) is not None
+        return word.bare in ARTICLES or not (after_cue and ends)
 
     def name_goes_on(self, first: int, last: int) -> bool:
         """Whether a one-word title is rather part of a longer name: "Emma" in "Emma Thompson", "Rick Dalton"."""
