@@ -1,0 +1,600 @@
+"""The verbs of `gcrs`: reads flags, calls the parts, prints. The only module that prints.
+
+Results go to stdout, messages and progress to stderr. Every failure is one sentence and an exit code: 1 failed, 2
+usage, 3 bad data, 4 missing model or weights, 130 interrupted. Imports nothing heavy until a verb needs it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from gcrs.toolkit.errors import DataError, GcrsError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gcrs.programs.loading import Talker
+    from gcrs.toolkit.catalog.item import Catalog, Item
+    from gcrs.toolkit.dialogue.turns import Dialogue
+    from gcrs.toolkit.ids.codebook import Codebook
+
+Progress = Callable[[int, int, str], None]
+STARTED = time.perf_counter()
+
+app = typer.Typer(
+    name="gcrs",
+    help="A generative conversational recommender over the catalogue that you bring.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: half the start-up time
+)
+catalog_app = typer.Typer(help="Build, show and check a catalogue with semantic IDs.", no_args_is_help=True)
+data_app = typer.Typer(help="Public data sets as gcrs dialogues.", no_args_is_help=True)
+app.add_typer(catalog_app, name="catalog", rich_help_panel=None)
+app.add_typer(data_app, name="data", rich_help_panel=None)
+
+CatalogArgument = Annotated[str, typer.Argument(metavar="DIR|FILE", help="A prepared catalogue, a bundle, or items.")]
+BundleFlag = Annotated[str, typer.Option("--bundle", metavar="DIR|NAME", help="A bundle's directory or name.")]
+WhereFlag = Annotated[
+    list[str] | None,
+    typer.Option("--where", metavar="RULE", help="Only items with e.g. year>=2000 or genres=comedy; repeatable."),
+]
+ExcludeFlag = Annotated[list[str] | None, typer.Option("--exclude", metavar="ID", help="Never this item; repeatable.")]
+DeviceFlag = Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where the model runs.")]
+ChromaFlag = Annotated[
+    str | None, typer.Option("--chroma-url", metavar="URL", help="A Chroma server for the facts; default: embedded.")
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout (docs/cli.md).")]
+SeedFlag = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+
+
+class Interrupted(GcrsError):
+    """The verb was asked to stop and kept what it had."""
+
+    exit_code = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (default: the process's own) and return its exit code; prints, never raises."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # bytes that are no text, or text that the terminal lacks, end nothing
+            stream.reconfigure(errors="replace")
+    debug = bool(os.environ.get("GCRS_DEBUG"))
+    try:
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter("ignore")  # libraries' advice to programmers
+            code = app(arguments, prog_name="gcrs", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except GcrsError as error:
+        return _fail(str(error), error.exit_code)
+    except typer.TyperException as error:  # unknown flags, values of the wrong kind
+        return _fail(f"{_sentence(error.format_message())} See: gcrs --help", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        _discard_stdout()
+        return 0
+    except SystemExit as stop:  # typer's own answer to a closed pipe
+        _discard_stdout()
+        return 0 if isinstance(stop.__context__, BrokenPipeError) else int(stop.code or 0)
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, OSError) and error.strerror:
+            where = f" ({error.filename})" if error.filename else ""
+            _discard_stdout()
+            return _fail(f"The system refused: {error.strerror}{where}.", 1)
+        found = " ".join(str(error).split())[:200]
+        what = f"{type(error).__name__}{f' ({found})' if found else ''}"
+        return _fail(f"Unexpected {what}; run with GCRS_DEBUG=1 for the traceback.", 1)
+
+
+def _fail(sentence: str, code: int) -> int:
+    with suppress(OSError):
+        print(f"gcrs: error: {sentence}", file=sys.stderr, flush=True)
+    return code
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split())
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def _discard_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush cannot fail a second time."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(text: str) -> None:
+    """A message: stderr, plain."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def _plain(stream: Any) -> bool:
+    """No colour and no bars: off a terminal, under NO_COLOR, or on a terminal that can do neither."""
+    return not stream.isatty() or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    plain = _plain(sys.stderr if stderr else sys.stdout)
+    return Console(stderr=stderr, no_color=plain, highlight=False, emoji=False, soft_wrap=plain)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A `progress(done, total, what)` for the parts: bars with time left on a terminal, a line every 30 s elsewhere."""
+    if _plain(sys.stderr):
+        yield _Lines()
+        return
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=_console(stderr=True), transient=True) as bars:
+        task: TaskID | None = None
+        last = (0, 0)
+
+        def report(done: int, total: int, what: str) -> None:
+            nonlocal task, last
+            if task is None or total != last[1] or done < last[0]:  # another stage has begun
+                if task is not None:
+                    bars.remove_task(task)
+                task = bars.add_task(what, total=total or None)
+            last = (done, total)
+            bars.update(task, completed=done, description=what)
+
+        yield report
+
+
+class _Lines:
+    """Progress where there is no terminal: nothing for quick work, one line every 30 seconds for slow work."""
+
+    EVERY = 30.0
+
+    def __init__(self) -> None:
+        self.told = time.monotonic()
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        now = time.monotonic()
+        if now - self.told >= self.EVERY:
+            self.told = now
+            _say(f"{what}: {done} of {total}" if total else what)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from gcrs import __version__
+
+        print(f"gcrs {__version__}")
+        raise typer.Exit()
+
+
+# ------------------------------------------------------------------------------------------------------ catalogue
+
+
+@catalog_app.command("build")
+def catalog_build(
+    items: Annotated[Path, typer.Argument(metavar="ITEMS", help="CSV, JSON Lines or Parquet with id and title.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to write.")],
+    encoder: Annotated[str, typer.Option(help="Text encoder: minilm, or a local directory.")] = "minilm",
+    quantizer: Annotated[Literal["rqvae", "rqkmeans"], typer.Option(help="How vectors become codes.")] = "rqkmeans",
+    levels: Annotated[int | None, typer.Option(help="Codes in a semantic ID; default: by the items' number.")] = None,
+    codes: Annotated[int | None, typer.Option(help="Codewords a level; default: by the items' number.")] = None,
+    text_column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Column that the encoder reads; repeatable."),
+    ] = None,
+    dialogues: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Dialogues whose co-mentions shape the IDs; repeatable.")
+    ] = None,
+    collaborative: Annotated[
+        float | None, typer.Option(metavar="0..1", help="Share of the co-mentions in the item vector; default 0.5.")
+    ] = None,
+    seed: SeedFlag = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Give every item of a file its semantic ID; ends with a health report."""
+    from gcrs.toolkit.catalog.readers import read_items
+    from gcrs.toolkit.prepared import BuildConfig, PreparedCatalog
+
+    if collaborative and not dialogues:
+        raise UsageError("--collaborative needs co-mentions.", hint="Pass --dialogues FILE.")
+    share = (0.5 if collaborative is None else collaborative) if dialogues else 0.0
+    config = BuildConfig(encoder, quantizer, levels, codes, tuple(text_column) if text_column else None, share, seed)
+    catalog = read_items(items)
+    with _progress() as progress:
+        baskets = _baskets(dialogues or [], catalog)
+        prepared = PreparedCatalog.build(catalog, config, baskets=baskets, progress=progress)
+        prepared.save(out)
+    if as_json:
+        _print_json({"out": str(out), "hash": prepared.hash, "health": prepared.health})
+        return
+    for line in prepared.report.lines() if prepared.report else ():
+        print(line)
+    print(f"written: {out} (hash {prepared.hash[:12]})")
+
+
+def _baskets(files: list[Path], catalog: Catalog) -> list[list[str]]:
+    """The items of each dialogue, as the catalogue's own ids."""
+    from gcrs.toolkit.dialogue.turns import read_dialogues
+
+    return [
+        sorted({catalog.canonical(item) for turn in dialogue.turns for item in turn.mentions if item in catalog})
+        for file in files
+        for dialogue in read_dialogues(file)
+    ]
+
+
+@catalog_app.command("show")
+def catalog_show(
+    source: CatalogArgument,
+    query: Annotated[str | None, typer.Argument(metavar="[ID|TITLE]", help="One item instead of the summary.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """What a catalogue holds: its columns, its semantic IDs, or one item with all its facts."""
+    from gcrs.toolkit.prepared import open_catalog
+
+    catalog, prepared = open_catalog(source)
+    book = prepared.book if prepared else None
+    if query is not None:
+        items = _find(catalog, query)
+        found = [_item_json(item, book) for item in items]
+        if as_json:
+            _print_json({"items": found})
+        for facts in [] if as_json else found:
+            for name, value in facts.items():
+                print(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+            print()
+        return
+    coverage = {column: sum(column in item.facts for item in catalog) for column in catalog.columns}
+    summary: dict[str, Any] = {
+        "items": len(catalog),
+        "columns": {name: {"type": kind, "filled": coverage[name]} for name, kind in catalog.columns.items()},
+        "codes": list(book.codes) if book else None,
+        "hash": prepared.hash if prepared else None,
+        "settings": prepared.settings if prepared else None,
+    }
+    if as_json:
+        _print_json(summary)
+        return
+    print(f"{len(catalog)} items in {source}")
+    for name, kind in catalog.columns.items():
+        print(f"  {name}: {kind}, filled in {coverage[name]}")
+    if prepared and book:
+        encoder, quantizer = prepared.settings["encoder"]["name"], prepared.settings["quantizer"]["kind"]
+        shape = " x ".join(map(str, book.codes))
+        print(f"semantic IDs: {shape} codes by {quantizer} over {encoder}, hash {prepared.hash[:12]}")
+
+
+@catalog_app.command("check")
+def catalog_check(source: CatalogArgument, as_json: JsonFlag = False) -> None:
+    """Verify a catalogue's files and list what deserves a look: near-duplicates, items without facts."""
+    from gcrs.toolkit.catalog.duplicates import near_duplicates
+    from gcrs.toolkit.prepared import open_catalog
+
+    catalog, prepared = open_catalog(source)
+    pairs = near_duplicates(catalog)
+    bare = [item.id for item in catalog if not item.facts]
+    if as_json:
+        near = [{"ids": [pair.first, pair.second], "reason": pair.reason} for pair in pairs]
+        health = prepared.health if prepared else None
+        _print_json({"items": len(catalog), "near_duplicates": near, "without_facts": bare, "health": health})
+        return
+    print(f"{len(catalog)} items, {'all parts verified' if prepared else 'no semantic IDs yet'}")
+    print(f"items without facts: {len(bare)}{' (' + ', '.join(bare[:5]) + ')' if bare else ''}")
+    print(f"near-duplicates: {len(pairs)}")
+    for pair in pairs:
+        first, second = catalog[pair.first], catalog[pair.second]
+        print(f"  {first.id} {first.label} | {second.id} {second.label}: {pair.reason}")
+
+
+def _find(catalog: Catalog, query: str) -> list[Item]:
+    """The item with this id or alias, else all with this title; DataError when there is none."""
+    if query in catalog:
+        return [catalog[query]]
+    wanted = query.casefold()
+    if found := [item for item in catalog if wanted in (item.title.casefold(), item.label.casefold())]:
+        return found
+    near = difflib.get_close_matches(wanted, {item.label.casefold(): item for item in catalog}, n=3)
+    raise DataError(
+        f"No item has the id or title {query!r}.", hint=f"Close: {', '.join(near)}." if near else "Give an id or title."
+    )
+
+
+def _item_json(item: Item, book: Codebook | None, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """An item as `--json` shows it: our keys first; a fact column of the same name becomes `fact_NAME`."""
+    from gcrs.toolkit.ids.codebook import spell
+
+    out: dict[str, Any] = {"id": item.id, "title": item.label}
+    if book is not None:
+        out["semantic_id"] = spell(book.semantic_id(item.id))
+    reserved = ("id", "title", "semantic_id", "score")
+    for name, value in (item.facts if facts is None else facts).items():
+        out[f"fact_{name}" if name in reserved else name] = value
+    return out
+
+
+# ------------------------------------------------------------------------------------------- data and fine-tuning
+
+
+@data_app.command("prepare")
+def data_prepare(
+    source: Annotated[Literal["redial", "inspired"], typer.Argument(metavar="redial|inspired", help="The data set.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The official zip, directory or file.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="JSON Lines file of dialogues to write.")],
+    catalog: Annotated[
+        str | None, typer.Option(metavar="DIR|FILE", help="Catalogue whose ids to use; default: the data set's own.")
+    ] = None,
+    items_out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the items here.")] = None,
+    facts: Annotated[Path | None, typer.Option(metavar="FILE", help="redial_movie_facts.json for the items.")] = None,
+    split: Annotated[str | None, typer.Option(metavar="NAME", help="Split to read; default: train.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Public dialogues as gcrs dialogues; ends with a count of what was read, merged and dropped, and why."""
+    from gcrs.catalogs.prepare import prepare
+    from gcrs.toolkit.catalog.readers import write_items
+    from gcrs.toolkit.dialogue.turns import write_dialogues
+    from gcrs.toolkit.prepared import open_catalog
+
+    if catalog and facts:
+        raise UsageError("--facts is for a catalogue made here, --catalog brings its own.", hint="Leave out one.")
+    own = open_catalog(catalog)[0] if catalog else None
+    data = prepare(source, path, catalog=own, facts=facts, split=split)
+    write_dialogues(data.dialogues, out)
+    if items_out:
+        write_items(data.items, items_out)
+    if as_json:
+        _print_json({"out": str(out), "items_out": str(items_out) if items_out else None, "report": data.report})
+        return
+    for line in _report_lines(data.report):
+        print(line)
+    print(f"written: {out} ({len(data.dialogues)} dialogues)")
+    if items_out:
+        print(f"written: {items_out} ({len(data.items)} items)")
+
+
+def _report_lines(report: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    for name, value in report.items():
+        if isinstance(value, dict):
+            yield f"{indent}{name}:"
+            yield from _report_lines(value, indent + "  ")
+        else:
+            yield f"{indent}{name}: {value}"
+
+
+@app.command()
+def finetune(
+    catalog: Annotated[Path | None, typer.Option(metavar="DIR", help="Directory of `gcrs catalog build`.")] = None,
+    dialogues: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Dialogues; repeatable.")] = None,
+    valid: Annotated[Path | None, typer.Option(metavar="FILE", help="Dialogues for validation.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Bundle to write.")] = None,
+    base: Annotated[str | None, typer.Option(metavar="MODEL", help="Pinned name, directory or hub id.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="YAML", help="Settings; flags win over it.")] = None,
+    method: Annotated[Literal["lora", "full"] | None, typer.Option(help="Adapters, or all linear layers.")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Budget in steps: equal bytes for equal runs.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(metavar="M", help="Budget in minutes.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    device: Annotated[str | None, typer.Option(metavar="cpu|cuda", help="Where to train.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting; repeatable."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Teach a base model a catalogue and dialogues about it; writes a bundle."""
+    from gcrs.toolkit.model.finetune import FinetuneConfig
+    from gcrs.toolkit.model.finetune import finetune as run
+    from gcrs.toolkit.settings import parse_assignments, read_settings
+
+    values = (read_settings(config) if config else {}) | parse_assignments(settings or [])
+    flags = {
+        "catalog": catalog, "dialogues": dialogues or None, "valid": valid, "out": out, "base": base, "method": method,
+        "steps": steps, "max_minutes": max_minutes, "device": device, "seed": seed,
+    }  # fmt: skip
+    values |= {name: value for name, value in flags.items() if value is not None}
+    if steps is not None or max_minutes is not None:  # a budget on the command line replaces the file's
+        values = {k: v for k, v in values.items() if k not in ("steps", "max_minutes") or flags[k] is not None}
+    for name in ("catalog", "dialogues", "out"):
+        if not values.get(name):
+            raise UsageError(f"--{name} is missing.", hint="Pass it, or name it in --config. See: gcrs finetune --help")
+    chosen = FinetuneConfig.from_mapping(values)
+    with _progress() as progress:
+        report = run(chosen, resume=resume, progress=progress)
+    if as_json:
+        _print_json(report)
+    else:
+        for line in _report_lines({k: v for k, v in report.items() if not isinstance(v, list)}):
+            print(line)
+    if not report["finished"]:
+        raise Interrupted(f"Stopped at step {report['steps']}: {report['resume']}.")
+
+
+# ------------------------------------------------------------------------------------------------ talking to people
+
+
+def _load(
+    bundle: str, where: list[str] | None, exclude: list[str] | None, device: str, chroma_url: str | None
+) -> Talker:
+    from gcrs.programs.loading import load_talker
+
+    with _progress() as progress:
+        return load_talker(
+            bundle,
+            where=where or (),
+            exclude=exclude or (),
+            device=device,
+            chroma_url=chroma_url,
+            progress=progress,
+            started=STARTED,
+        )
+
+
+@app.command()
+def recommend(
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="What the person says.")] = None,
+    dialogue: Annotated[
+        str | None, typer.Option(metavar="FILE|-", help="The first dialogue of a JSON Lines file, or of stdin.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many items.")] = 10,
+    bundle: BundleFlag = "movies",
+    where: WhereFlag = None,
+    exclude: ExcludeFlag = None,
+    intent: Annotated[Literal["free", "recommend", "chat"], typer.Option(help="Whether to recommend.")] = "recommend",
+    seed: SeedFlag = 0,
+    device: DeviceFlag = "cpu",
+    chroma_url: ChromaFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """The k best items and a reply for one message or dialogue."""
+    if (text is None) == (dialogue is None):
+        raise UsageError("Say what to answer, once.", hint="Pass either TEXT or --dialogue FILE.")
+    given = None if dialogue is None else _read_dialogue(dialogue)
+    talker = _load(bundle, where, exclude, device, chroma_url)
+    from gcrs.programs.loading import Clock
+    from gcrs.programs.one_reply import Request, rendered, reply_to_dialogue, reply_to_text
+
+    clock = Clock()
+    request = Request(k, intent, tuple(where or ()), tuple(exclude or ()), seed)
+    if given is None:
+        reply = reply_to_text(talker.recommender, talker.linker, talker.bundle.hash, text or "", request)
+    else:
+        reply, outside = reply_to_dialogue(talker.recommender, talker.linker, given, request)
+        if outside:
+            _say(f"{len(outside)} item ids are not in the catalogue and were read as words: {', '.join(outside[:5])}")
+    clock.lap("reply")
+    facts = talker.facts.get([scored.item_id for scored in reply.ranking])
+    clock.lap("facts")
+    seconds = (
+        talker.seconds | {k: v for k, v in reply.seconds.items() if k != "total"} | {"facts": clock.seconds["facts"]}
+    )
+    seconds["link"] = clock.seconds["reply"] - reply.seconds["total"]
+    seconds["total"] = time.perf_counter() - STARTED
+    catalog, book = talker.bundle.catalog, talker.bundle.book
+    items = []
+    for scored in reply.ranking:
+        row = _item_json(catalog[scored.item_id], book, facts[scored.item_id])
+        items.append({**{key: row.pop(key) for key in ("id", "title", "semantic_id")}, "score": scored.score, **row})
+    words = rendered(reply.text, {item.id: item.label for item in catalog})
+    if as_json:
+        _print_json(
+            {
+                "intent": reply.intent.intent,
+                "reply": words,
+                "items": items,
+                "bundle": talker.bundle.hash,
+                "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            }
+        )
+        return
+    print(words)
+    for number, item in enumerate(items, 1):
+        shown = {name: value for name, value in item.items() if name not in ("id", "title", "semantic_id", "score")}
+        details = "; ".join(", ".join(v[:3]) if isinstance(v, list) else str(v) for v in shown.values())
+        print(f"{number:>3}. {item['title']}{f' - {details}' if details else ''}")
+
+
+def _read_dialogue(source: str) -> Dialogue:
+    """The first dialogue of a file, or of stdin for `-`."""
+    from gcrs.toolkit.dialogue.turns import parse_dialogue, read_dialogues
+
+    if source != "-":
+        return next(read_dialogues(Path(source)))
+    line = next((line for line in sys.stdin if line.strip()), "")
+    if not line:
+        raise DataError("Standard input has no dialogue.", hint='Expected one JSON object: {"turns": […]}')
+    try:
+        return parse_dialogue(json.loads(line), "standard input, line 1")
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(
+            f"Standard input is not valid JSON: {error}.", hint="Expected one dialogue on one line."
+        ) from error
+
+
+@app.command()
+def doctor(
+    bundle: BundleFlag = "movies",
+    as_json: JsonFlag = False,
+) -> None:
+    """What this installation has: versions, caches, weights, and whether a bundle loads."""
+    checks = list(_examine(bundle))
+    failed = [check for check in checks if check["exit_code"]]
+    if as_json:
+        _print_json({"ok": not failed, "checks": checks})
+    else:
+        for check in checks:
+            print(f"{'ok  ' if not check['exit_code'] else 'FAIL'} {check['name']}: {check['found']}")
+    if failed:
+        raise typer.Exit(max(check["exit_code"] for check in failed))
+
+
+def _examine(bundle: str) -> Iterator[dict[str, Any]]:
+    """One entry a check: name, what was found, the exit code that it stands for."""
+    import platform
+    import shutil
+    from importlib import metadata
+
+    from gcrs import __version__
+    from gcrs.toolkit.files import cache_dir
+
+    def entry(name: str, found: str, code: int = 0) -> dict[str, Any]:
+        return {"name": name, "found": found, "exit_code": code}
+
+    yield entry("gcrs", f"{__version__} on Python {platform.python_version()}, {os.cpu_count()} cores")
+    for package in ("torch", "transformers", "outlines", "dspy", "chromadb"):
+        try:
+            yield entry(package, metadata.version(package))
+        except metadata.PackageNotFoundError:
+            yield entry(package, "not installed; run: make install", 1)
+    cache = cache_dir()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(cache).free / 1e9
+        writable = os.access(cache, os.W_OK)
+        yield entry("cache", f"{cache}, {free:.1f} GB free{'' if writable else ', not writable'}", 0 if writable else 1)
+    except OSError as error:
+        yield entry("cache", f"{cache}: {error.strerror}", 1)
+    from gcrs.toolkit.weights import PINNED, fetch
+
+    os.environ["GCRS_OFFLINE"] = "1"  # look, do not fetch
+    for name in PINNED:
+        try:
+            yield entry(f"weights {name}", f"{fetch(name)}, SHA-256 as pinned")
+        except GcrsError as error:
+            yield entry(f"weights {name}", f"{error.message} They are fetched at first use.", error.exit_code)
+    from gcrs.toolkit.model.bundle import Bundle
+
+    try:
+        loaded = Bundle.load(bundle)
+        yield entry(f"bundle {bundle}", f"{len(loaded.catalog)} items, hash {loaded.hash[:12]}")
+    except GcrsError as error:
+        yield entry(f"bundle {bundle}", str(error), error.exit_code)

@@ -1,0 +1,107 @@
+"""From a bundle's name to a recommender that can talk, with the store of facts opening meanwhile.
+
+Knows nothing of flags or terminals.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gcrs.toolkit.catalog.facts import FactStore
+from gcrs.toolkit.catalog.item import Catalog, Fact
+
+if TYPE_CHECKING:
+    from gcrs.programs.recommender import Recommender
+    from gcrs.toolkit.dialogue.linker import Linker
+    from gcrs.toolkit.model.bundle import Bundle
+
+Progress = Callable[[int, int, str], None]
+
+
+class Clock:
+    """Seconds between laps, by name, from `start` (of time.perf_counter) on."""
+
+    def __init__(self, start: float | None = None) -> None:
+        self.last = time.perf_counter() if start is None else start
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """Book the time since the last lap under `name`."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self.last
+        self.last = now
+
+
+class FactsAhead:
+    """Items' facts from the store, which opens in a thread from now on: Chroma takes a second to import."""
+
+    def __init__(self, catalog: Catalog, url: str | None = None) -> None:
+        self._store = FactStore(catalog, url=url)
+        self._columns = list(catalog.columns)
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._prepare, name="gcrs-facts", daemon=True)
+        self._thread.start()
+
+    def _prepare(self) -> None:
+        try:
+            self._store.prepare()
+        except Exception as error:  # raised again in the thread that asks for facts
+            self._failure = error
+
+    def get(self, ids: Sequence[str]) -> dict[str, dict[str, Fact]]:
+        """Each item's facts, columns in the catalogue's order. Raises what the store raised."""
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        found = self._store.get(ids)
+        return {item: {name: facts[name] for name in self._columns if name in facts} for item, facts in found.items()}
+
+
+@dataclass
+class Talker:
+    """A loaded bundle, ready to reply; `seconds` says what its start took."""
+
+    bundle: Bundle
+    recommender: Recommender
+    linker: Linker
+    facts: FactsAhead
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def load_talker(
+    name: str,
+    *,
+    where: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    device: str = "cpu",
+    chroma_url: str | None = None,
+    progress: Progress | None = None,
+    started: float | None = None,
+) -> Talker:
+    """Load the bundle with this directory or name; its model, its linker, its facts.
+
+    Rules and exclusions are checked before anything slow: UsageError and UnknownItem. Also raises DataError for a
+    broken bundle and MissingModelError for missing weights.
+    """
+    clock = Clock(started)
+    from gcrs.toolkit.catalog.filters import Columns, parse_where
+    from gcrs.toolkit.model.bundle import Bundle, load_engine
+
+    bundle = Bundle.load(name)
+    Columns(bundle.catalog).allowed([parse_where(rule) for rule in where], exclude)
+    clock.lap("bundle")
+    facts = FactsAhead(bundle.catalog, chroma_url)
+    from gcrs.programs.recommender import Recommender
+    from gcrs.toolkit.dialogue.linker import Linker
+
+    clock.lap("imports")
+    engine = load_engine(bundle, device=device, progress=progress)
+    clock.lap("model")
+    linker = Linker(bundle.catalog, bundle.popularity)
+    recommender = Recommender.of(bundle, engine, linker=linker)
+    clock.lap("program")
+    return Talker(bundle, recommender, linker, facts, clock.seconds)
