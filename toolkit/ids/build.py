@@ -18,7 +18,15 @@ from gcrs.toolkit.files import atomic_write, read_json
 from gcrs.toolkit.ids.codebook import Codebook, SemanticId
 from gcrs.toolkit.ids.collisions import FreeIds, resolve_collisions
 from gcrs.toolkit.ids.health import Health, measure_health
-from gcrs.toolkit.ids.quantizer import Kind, Progress, Quantizer, QuantizerConfig, check_vectors, fit_quantizer
+from gcrs.toolkit.ids.quantizer import (
+    Kind,
+    Progress,
+    Quantizer,
+    QuantizerConfig,
+    check_vectors,
+    fit_quantizer,
+    residual_codes,
+)
 
 ITEMS_FOR_LEVELS = (16, 100, 1_000)  # up to so many items one, two, three levels are enough; four beyond
 SLACK = (2, 10, 100, 1_000)  # IDs wanted for each item, by number of levels
@@ -78,18 +86,16 @@ def build_codebook(
         )
     begin = time.perf_counter()
     fitted = fit_quantizer(quantizer, vectors, config, seed=seed, progress=progress)
-    raw = fitted.codes(vectors)
-    final = resolve_collisions(raw, fitted.latent(vectors), fitted.codebooks, progress=progress)
+    latent = fitted.latent(vectors)
+    raw = residual_codes(latent, fitted.codebooks)
+    final = resolve_collisions(raw, latent, fitted.codebooks, progress=progress)
     seconds = time.perf_counter() - begin
     book = Codebook(fitted.code_counts, dict(zip(item_ids, map(tuple, final.tolist()), strict=True)))
     health = measure_health(
-        fitted.kind,
-        fitted.code_counts,
+        fitted,
         vectors,
         raw,
         final,
-        fitted.reconstruct(raw),
-        fitted.reconstruct(final),
         seconds=seconds,
         items_without_text=items_without_text,
         duplicate_titles=duplicate_titles,

@@ -6,7 +6,7 @@ without text, duplicate titles).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from gcrs.toolkit.files import atomic_write
+from gcrs.toolkit.ids.kmeans import CHUNK
+from gcrs.toolkit.ids.quantizer import Quantizer
 
 NEAR_IDENTICAL = 0.999  # cosine
 GROUP_LIMIT = 2_000
@@ -156,10 +158,17 @@ def code_perplexity(usage: Sequence[int] | np.ndarray) -> float:
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
-def reconstruction_error(vectors: np.ndarray, reconstructed: np.ndarray) -> float:
-    """Mean squared distance between rows, over the mean squared length of `vectors` [n, d]: 0 is perfect."""
-    length = float(np.mean(np.square(vectors, dtype=np.float64)))
-    return float(np.mean(np.square(vectors - reconstructed, dtype=np.float64))) / length if length else 0.0
+def reconstruction_error(
+    vectors: np.ndarray, codes: np.ndarray, reconstruct: Callable[[np.ndarray], np.ndarray]
+) -> float:
+    """Mean squared distance between vectors [n, d] and what their codes [n, levels] stand for, over the vectors' mean
+    squared length: 0 is perfect, 1 as bad as zeros."""
+    distance = length = 0.0
+    for begin in range(0, len(vectors), CHUNK):
+        part = vectors[begin : begin + CHUNK].astype(np.float64)
+        distance += float(np.square(part - reconstruct(codes[begin : begin + CHUNK])).sum())
+        length += float(np.square(part).sum())
+    return distance / length if length else 0.0
 
 
 def near_identical(vectors: np.ndarray, raw: np.ndarray) -> int:
@@ -183,25 +192,23 @@ def near_identical(vectors: np.ndarray, raw: np.ndarray) -> int:
 
 
 def measure_health(
-    quantizer: str,
-    code_counts: Sequence[int],
+    quantizer: Quantizer,
     vectors: np.ndarray,
     raw: np.ndarray,
     final: np.ndarray,
-    reconstructed_raw: np.ndarray,
-    reconstructed_final: np.ndarray,
     *,
     seconds: float,
     items_without_text: Sequence[str] = (),
     duplicate_titles: Sequence[Sequence[str]] = (),
 ) -> Health:
-    """The report on vectors [n, d], their codes before and after resolution [n, levels], and what these stand for."""
+    """The report on vectors [n, d] and their codes before and after resolution [n, levels]."""
+    code_counts = quantizer.code_counts
     usage = [np.bincount(final[:, level], minlength=count) for level, count in enumerate(code_counts)]
     differs = raw != final
     moved = differs.any(axis=1)
     coarsest = differs.argmax(axis=1)[moved]
     return Health(
-        quantizer=quantizer,
+        quantizer=quantizer.kind,
         items=len(vectors),
         code_counts=tuple(code_counts),
         shared_raw=shared_prefixes(raw),
@@ -211,8 +218,8 @@ def measure_health(
         usage=tuple(tuple(counts.tolist()) for counts in usage),
         codes_used=tuple(int((counts > 0).sum()) for counts in usage),
         perplexity=tuple(code_perplexity(counts) for counts in usage),
-        error_raw=reconstruction_error(vectors, reconstructed_raw),
-        error_final=reconstruction_error(vectors, reconstructed_final),
+        error_raw=reconstruction_error(vectors, raw, quantizer.reconstruct),
+        error_final=reconstruction_error(vectors, final, quantizer.reconstruct),
         near_identical=near_identical(vectors, raw),
         seconds=seconds,
         items_without_text=tuple(items_without_text),

@@ -1,8 +1,8 @@
 """What RQ-VAE and RQ-KMeans share: residual coding, settings, and codebook.safetensors.
 
-A quantizer maps an item's vector to a latent point (RQ-KMeans: the vector itself) and codes it level by level: the
-nearest codeword, then the nearest to what is left, and so on. Coding runs in float64, so that an item coded alone
-gets the code that it got within its catalogue.
+A quantizer maps an item's vector to a latent point (RQ-KMeans: by a rotation, RQ-VAE: by an encoder) and codes that
+level by level: the nearest codeword, then the nearest to what is left, and so on. Coding runs in float64, so that an
+item coded alone gets the code that it got within its catalogue.
 
 Knows nothing of items, collisions or text.
 """
@@ -41,6 +41,8 @@ class QuantizerConfig:
     """At most so many k-means iterations a level."""
     sample: int = 100_000
     """k-means looks at no more vectors than this, drawn at random."""
+    directions: int = 64
+    """RQ-KMeans: clusters the vectors' main directions, so many of them; all where a vector has no more numbers."""
     latent: int = 32
     """RQ-VAE: width of the space that is quantized."""
     hidden: tuple[int, ...] = (512, 384, 256, 192, 128, 64)
@@ -61,7 +63,7 @@ class QuantizerConfig:
             raise UsageError(f"--levels is {self.levels}, expected 1 to 26.")
         if not 2 <= self.codes <= 65_536:
             raise UsageError(f"--codes is {self.codes}, expected 2 to 65,536.")
-        for name in ("iterations", "sample", "latent", "epochs", "batch"):
+        for name in ("iterations", "sample", "directions", "latent", "epochs", "batch"):
             if getattr(self, name) < 1:
                 raise UsageError(f"The quantizer's {name} is {getattr(self, name)}, expected at least 1.")
 
