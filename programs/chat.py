@@ -1,0 +1,311 @@
+"""run_chat: the conversation at a terminal or in a pipe, around a ChatSession and a rich Console handed in.
+
+Replies go to `console`, remarks (what was linked, what was dropped, errors) to `notes`. Knows nothing of how a reply
+comes about, and nothing of flags.
+"""
+
+from __future__ import annotations
+
+import signal
+import string
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from rich.text import Text
+
+from gcrs.programs.render import clean, is_plain, print_card, print_decisions, shown_text
+from gcrs.programs.session import ChatSession, Said
+from gcrs.programs.session_file import Mark
+from gcrs.toolkit.errors import GcrsError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gcrs.toolkit.model.engine import Piece
+
+ReadLine = Callable[[], str | None]  # one line without its end; None at the end of the input
+
+HELP = """Say what you like and what you are looking for. What was mentioned or given is not recommended again,
+unless your message names it together with a word such as "again".
+/more                another recommendation
+/like N              I like item N (a card's number, or a title); also /dislike N and /seen N
+/why [N]             what the last recommendation, or item N, rests on
+/undo                take back the last message or command; /undo a takes back link (a) in my last words
+/reset               start over
+/save FILE           keep the session in a file; /load FILE goes on with one
+/help, /quit         this list; leave (as Ctrl-D does). Ctrl-C stops a reply."""
+
+
+def terminal_lines(prompt: str = "you> ") -> ReadLine:
+    """Lines typed at the terminal, with editing and history where the platform has them."""
+    try:
+        import readline  # noqa: F401  (input() uses it once it is imported)
+    except ImportError:
+        pass
+
+    def read() -> str | None:
+        try:
+            return input(prompt)
+        except EOFError:
+            return None
+        except UnicodeDecodeError:
+            return ""  # bytes that are no text: as if nothing was typed
+
+    return read
+
+
+def piped_lines(stream: BinaryIO | None = None) -> ReadLine:
+    """Lines of a pipe or file; bytes that are not UTF-8 become U+FFFD."""
+    source = sys.stdin.buffer if stream is None else stream
+
+    def read() -> str | None:
+        line = source.readline()
+        return line.decode("utf-8", "replace").rstrip("\r\n") if line else None
+
+    return read
+
+
+def run_chat(
+    session: ChatSession,
+    console: Console,
+    read_line: ReadLine,
+    *,
+    interactive: bool,
+    notes: Console | None = None,
+    show_decisions: bool = False,
+    session_file: Path | None = None,
+) -> int:
+    """Talk until the input ends. Returns the exit code: 0, or off a terminal that of the first line that failed.
+
+    `session_file` is written after every step. At a terminal Ctrl-C stops the reply, which stays in the conversation
+    as far as it was shown; a second one at the prompt leaves. Off a terminal KeyboardInterrupt is the caller's.
+    """
+    return _Chat(session, console, notes or console, interactive, show_decisions, session_file).run(read_line)
+
+
+class _Chat:
+    def __init__(
+        self,
+        session: ChatSession,
+        console: Console,
+        notes: Console,
+        interactive: bool,
+        show_decisions: bool,
+        session_file: Path | None,
+    ) -> None:
+        self.session = session
+        self.console = console
+        self.notes = notes
+        self.interactive = interactive
+        self.show_decisions = show_decisions
+        self.session_file = session_file
+        self.code = 0
+        self._stop = threading.Event()
+        self._shown = ""
+        self.commands: dict[str, Callable[[str], bool]] = {
+            "more": self._more,
+            "like": self._mark("liked"),
+            "dislike": self._mark("disliked"),
+            "seen": self._mark("seen"),
+            "why": self._why,
+            "undo": self._undo,
+            "reset": self._reset,
+            "save": self._save,
+            "load": self._load,
+            "help": self._help,
+            "quit": lambda _: False,
+            "exit": lambda _: False,
+        }
+
+    def run(self, read_line: ReadLine) -> int:
+        if self.interactive:
+            self.note("Tell me what you like. /help lists the commands, Ctrl-D leaves.")
+        interrupted = False
+        while True:
+            try:
+                line = read_line()
+                if line is None:
+                    break
+                interrupted = False
+                if line.strip() and not self._line(line.strip()):
+                    return self.code
+            except KeyboardInterrupt:
+                if not self.interactive:
+                    raise
+                if interrupted:
+                    break
+                interrupted = True
+                self.console.print()
+                self.note("Ctrl-C again, or /quit, leaves.")
+        if self.interactive:
+            self.console.print()
+        return self.code
+
+    def _line(self, line: str) -> bool:
+        """One message or command; False to leave."""
+        try:
+            if not line.startswith("/"):
+                self._answer(lambda **options: self.session.say(line, **options))
+                return True
+            name, _, rest = line[1:].partition(" ")
+            command = self.commands.get(name.lower())
+            if command is None:
+                raise UsageError(f"There is no command /{clean(name, lines=False)[:40]}.", hint="/help lists them.")
+            return command(rest.strip())
+        except GcrsError as error:
+            self.note(str(error))
+            if not self.interactive:
+                self.code = self.code or error.exit_code
+            return True
+
+    def note(self, text: str) -> None:
+        """A remark beside the conversation."""
+        style = "" if is_plain(self.notes) else "dim"
+        self.notes.print(Text(clean(text), style=style), soft_wrap=True)
+
+    # Replies
+
+    def _answer(self, ask: Callable[..., Said | None]) -> None:
+        self._shown = ""
+        with self._stoppable():
+            said = ask(on_piece=self._piece, stop=self._stop.is_set)
+        if self._shown:
+            self.console.print()
+        if said is None:
+            self.note("Stopped before a word was said; your message is taken back.")
+            return
+        self._after(said)
+        self._autosave()
+
+    def _piece(self, piece: Piece) -> None:
+        text = shown_text(piece.text, self.session.catalog)
+        if not self._shown:
+            text = text.lstrip()
+        if not text:
+            return
+        self._shown += text
+        plain = is_plain(self.console)
+        style = "bold" if piece.kind == "item" and not plain else ""
+        self.console.print(Text(text, style=style), end="", soft_wrap=True)
+
+    def _after(self, said: Said) -> None:
+        """Cards and remarks behind a reply."""
+        reply, catalog = said.reply, self.session.catalog
+        for number, item in said.cards:
+            print_card(self.console, number, catalog[item])
+        if self.show_decisions:
+            print_decisions(self.console, reply, catalog)
+        if said.links:
+            names = [f"({_letter(n)}) {surface} = {catalog[i].label}" for n, (surface, i) in enumerate(said.links)]
+            self.note(f"In your words: {', '.join(names)}. Not meant? /undo {_letter(0)}")
+        for open_name in said.ambiguous:
+            labels = ", ".join(catalog[item].label for item in open_name.candidates[:4])
+            self.note(f"{open_name.surface!r} could be {labels}: say it with the year.")
+        if reply.dropped:
+            self.note(f"Too long to be read in full: {reply.dropped}")
+        if reply.stopped:
+            self.note("Stopped.")
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """At a terminal the first Ctrl-C asks the reply to stop; the second one interrupts whatever runs."""
+        self._stop.clear()
+        if not self.interactive or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            self._stop.set()
+
+        before = signal.signal(signal.SIGINT, on_signal)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    # Commands: each takes what stands behind its name and says whether to go on
+
+    def _more(self, rest: str) -> bool:
+        self._answer(self.session.more)
+        return True
+
+    def _mark(self, value: Any) -> Callable[[str], bool]:
+        def mark(rest: str) -> bool:
+            item = self.session.find(rest)
+            self.session.mark(item, value)
+            self.note(f"{self.session.catalog[item].label}: {value}.")
+            self._autosave()
+            return True
+
+        return mark
+
+    def _why(self, rest: str) -> bool:
+        lines = self.session.why(self.session.find(rest) if rest else None)
+        self.console.print(Text(clean("\n".join(lines))), soft_wrap=True)
+        return True
+
+    def _undo(self, rest: str) -> bool:
+        if rest:
+            number = _number(rest)
+            self._answer(lambda **options: self.session.unlink(number, **options))
+            return True
+        step = self.session.undo()
+        if isinstance(step, Mark):
+            self.note(f"Taken back: {self.session.catalog[step.item].label} as {step.value}.")
+        else:
+            self.note(f"Taken back: {clean(step.words, lines=False)[:60]!r} and its reply.")
+        self._autosave()
+        return True
+
+    def _reset(self, rest: str) -> bool:
+        self.session.reset()
+        self.note("Everything said is forgotten; rules and exclusions stay.")
+        self._autosave()
+        return True
+
+    def _save(self, rest: str) -> bool:
+        path = Path(rest).expanduser() if rest else self.session_file
+        if path is None:
+            raise UsageError("Say where: /save FILE")
+        self.session.save(path)
+        self.note(f"Saved to {path}.")
+        return True
+
+    def _load(self, rest: str) -> bool:
+        path = Path(rest).expanduser() if rest else self.session_file
+        if path is None:
+            raise UsageError("Say which file: /load FILE")
+        self.session.load(path)
+        count = len(self.session.exchanges)
+        self.note(f"Loaded {path}: {count} {'exchange' if count == 1 else 'exchanges'}.")
+        self._autosave()
+        return True
+
+    def _help(self, rest: str) -> bool:
+        self.console.print(Text(HELP), soft_wrap=True)
+        return True
+
+    def _autosave(self) -> None:
+        if self.session_file is not None:
+            self.session.save(self.session_file)
+
+
+def _letter(n: int) -> str:
+    return string.ascii_lowercase[n] if n < 26 else str(n + 1)
+
+
+def _number(text: str) -> int:
+    """The link that `a`, `(a)` or `1` means, from 1."""
+    text = text.strip(" ()").lower()
+    if len(text) == 1 and text in string.ascii_lowercase:
+        return string.ascii_lowercase.index(text) + 1
+    if text.isdecimal():
+        return int(text)
+    raise UsageError(f"{text[:20]!r} is no link.", hint="/undo takes nothing, or a link's letter such as /undo a")

@@ -1,0 +1,86 @@
+"""LeakGuard: holds a reply back until no title in it is one that the reply may not name.
+
+Titles are rendered from item spans; a title that the model spells out in words is legal only when its item is a target
+or already part of the dialogue. Text is released sentence by sentence, so that an unlicensed title is never shown, not
+even for a moment. Knows nothing of models, prompts or how a reply is shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from gcrs.toolkit.dialogue.linker import Linker
+
+if TYPE_CHECKING:
+    from gcrs.toolkit.model.engine import Piece
+
+_ENDS = re.compile(r"""[.!?…。！？]+["'”’)\]]*\s*$""")
+_ABBREVIATION = re.compile(r"\b(?:mr|mrs|ms|dr|st|vs|jr|sr|vol|pt|no|[a-z])\.$", re.IGNORECASE)
+
+
+def ends_sentence(text: str) -> bool:
+    """Whether a sentence ends at the end of `text` (initials and the likes of "Mr." do not end one)."""
+    return text.endswith("\n") or bool(_ENDS.search(text) and not _ABBREVIATION.search(text.rstrip()))
+
+
+class LeakGuard:
+    """Feed it a reply's pieces in order; it gives back those that may be shown.
+
+    `licensed` are the items that may be named, `shown` what was released of this same reply before (a second attempt).
+    With `drop` a sentence that leaks is left out and the reply goes on; without, everything from it on is withheld and
+    `stopped` is True. `leaks` counts the titles withheld. Without a linker everything passes.
+    """
+
+    def __init__(self, linker: Linker | None, licensed: Collection[str], *, drop: bool, shown: str = "") -> None:
+        self.linker = linker
+        self.licensed = tuple(licensed)
+        self.drop = drop
+        self.text = shown
+        self.ids: list[int] = []
+        self.leaks = 0
+        self.stopped = False
+        self._pending: list[Piece] = []
+        self._tail = ""
+
+    def feed(self, piece: Piece) -> list[Piece]:
+        """Take one piece; return the pieces that are now safe, oldest first."""
+        if self.stopped:
+            return []
+        released: list[Piece] = []
+        if piece.kind == "text" and piece.text[:1].isspace() and ends_sentence(self._tail):
+            released = self._judge()
+        if self.stopped:
+            return released
+        self._pending.append(piece)
+        self._tail += piece.text
+        if piece.kind == "text" and piece.text[-1:].isspace() and ends_sentence(self._tail):
+            released += self._judge()
+        return released
+
+    def finish(self) -> list[Piece]:
+        """The reply has ended: what is left and safe."""
+        return [] if self.stopped else self._judge()
+
+    def _judge(self) -> list[Piece]:
+        pending, tail = self._pending, self._tail
+        self._pending, self._tail = [], ""
+        if found := self._unlicensed(tail):
+            self.leaks += found
+            self.stopped = not self.drop
+            return []
+        self.text += tail
+        self.ids += [i for piece in pending for i in piece.token_ids]
+        return pending
+
+    def _unlicensed(self, tail: str) -> int:
+        """Titles that end inside `tail` and name no licensed item; what came before is the linker's context."""
+        if self.linker is None or not tail.strip():
+            return 0
+        linked = self.linker.link(self.text + tail, self.licensed, keep_spans=True)
+        before = len(self.text)
+        found = sum(link.end > before and link.item not in self.licensed for link in linked.links)
+        return found + sum(
+            name.end > before and not set(name.candidates) & set(self.licensed) for name in linked.ambiguous
+        )

@@ -1,0 +1,129 @@
+"""How a reply looks: cards with facts, decisions, explanations; on a terminal and off it.
+
+Everything shown is data: control characters (terminal escape sequences among them) and marks that reorder a line are
+taken out, and nothing is read as rich's markup. Knows nothing of sessions' rules or of models.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gcrs.toolkit.dialogue.turns import Turn
+from gcrs.toolkit.ids.codebook import spell
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gcrs.programs.reply import Reply
+    from gcrs.toolkit.catalog.item import Catalog, Fact, Item
+
+LONGEST_FACT = 160
+MOST_ENTRIES = 6
+_REORDER = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
+
+
+def clean(text: str, *, lines: bool = True) -> str:
+    """The text without control characters and reordering marks; newlines stay unless `lines` is False."""
+    if text.isascii() and text.isprintable():
+        return text
+    out = []
+    for character in text:
+        if character == "\n" or character == "\t":
+            out.append(character if lines else " ")
+        elif character not in _REORDER and unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp"):
+            out.append(character)
+    return "".join(out)
+
+
+def is_plain(console: Console) -> bool:
+    """Whether to leave out boxes and colour: not a terminal, or NO_COLOR is set."""
+    return not console.is_terminal or bool(console.no_color)
+
+
+def shown_text(text: str, catalog: Catalog) -> str:
+    """A turn's text with its item spans as titles."""
+    return "".join(
+        clean(value) if what == "text" else clean(catalog[value].label, lines=False)
+        for what, value in Turn("assistant", text).segments()
+    )
+
+
+def fact_text(value: Fact) -> str:
+    """A fact in one line, cut where it is long."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        rest = f" and {len(value) - MOST_ENTRIES} more" if len(value) > MOST_ENTRIES else ""
+        text = ", ".join(value[:MOST_ENTRIES]) + rest
+    else:
+        text = str(value)
+    text = clean(text, lines=False)
+    return text if len(text) <= LONGEST_FACT else text[: LONGEST_FACT - 1] + "…"
+
+
+def print_card(console: Console, number: int, item: Item) -> None:
+    """One item: its number, its title and its facts; the year is already in the title."""
+    from rich.panel import Panel
+    from rich.text import Text
+
+    label = clean(item.label, lines=False)
+    hidden = {"year"} if str(item.facts.get("year")) in item.label else set()
+    facts = [(clean(key, lines=False), fact_text(value)) for key, value in item.facts.items() if key not in hidden]
+    if is_plain(console):
+        told = "; ".join(f"{key}: {value}" for key, value in facts)
+        console.print(Text(f"[{number}] {label}" + (f" | {told}" if told else "")), soft_wrap=True)
+        return
+    body = Text()
+    for n, (key, value) in enumerate(facts):
+        body.append("\n" if n else "").append(f"{key} ", style="dim").append(value)
+    title = Text(f"[{number}] ").append(label, style="bold")
+    console.print(Panel(body, title=title, title_align="left", expand=False, border_style="cyan"))
+
+
+def print_decisions(console: Console, reply: Reply, catalog: Catalog) -> None:
+    """What was decided, with the numbers behind it and the time it took."""
+    from rich.text import Text
+
+    chances = ", ".join(f"{one} {value:.2f}" for one, value in sorted(reply.intent.probabilities.items(), reverse=True))
+    forced = " (forced)" if reply.forced else ""
+    lines = [f"intent: {reply.intent.intent}{forced} | {chances}"]
+    chosen = {one.item_id for one in reply.targets}
+    for rank, one in enumerate(reply.ranking, 1):
+        mark = "*" if one.item_id in chosen else " "
+        label = clean(catalog[one.item_id].label, lines=False)
+        lines.append(f"{mark}{rank:>3}. {label} | P {percent(one.score)} | {spell(one.semantic_id)}")
+    lines.append("seconds: " + ", ".join(f"{step} {value:.2f}" for step, value in reply.seconds.items()))
+    if reply.leaks:
+        lines.append(f"titles withheld from the reply: {reply.leaks}")
+    console.print(Text("\n".join(lines), style="" if is_plain(console) else "dim"), soft_wrap=True)
+
+
+def percent(score: float) -> str:
+    """A log-probability as a percentage that still tells small ones apart."""
+    return f"{100 * math.exp(score):.2g} %"
+
+
+def reply_json(reply: Reply, catalog: Catalog, bundle_hash: str) -> dict[str, Any]:
+    """`gcrs recommend --json`: the intent, the reply with titles, the k best items with their facts, and the times."""
+    ranked = reply.ranking or reply.targets
+    items: list[Mapping[str, Any]] = [
+        {
+            **catalog[one.item_id].facts,
+            "id": one.item_id,
+            "title": catalog[one.item_id].title,
+            "semantic_id": spell(one.semantic_id),
+            "score": one.score,
+        }
+        for one in ranked
+    ]
+    first: Sequence[str] = ("id", "title", "semantic_id", "score")
+    return {
+        "intent": reply.intent.intent,
+        "reply": shown_text(reply.text, catalog),
+        "items": [{**{key: item[key] for key in first}, **item} for item in items],
+        "bundle": bundle_hash,
+        "seconds": {step: round(value, 4) for step, value in reply.seconds.items()},
+    }

@@ -1,0 +1,286 @@
+"""ChatSession: what a conversation remembers, without a terminal.
+
+The conversation is a list of steps (an exchange of two turns, or a like, dislike or "seen"); all else is derived from
+it, so undoing is dropping the last step and saving is writing the list. What was mentioned, given or judged is not
+recommended again, except: a message that names an item together with a word such as "again" lifts the ban on that item
+for its reply. Exclusions, rules and dislikes are never lifted. Knows nothing of how a reply is shown or typed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gcrs.programs.recommender import Choice, Recommender
+from gcrs.programs.reply import Reply, derive
+from gcrs.programs.session_file import Decision, Exchange, Mark, Saved, Step, read_session, write_session
+from gcrs.programs.why import explain
+from gcrs.toolkit.catalog.filters import Columns, parse_where
+from gcrs.toolkit.dialogue.turns import Dialogue, Feedback, Turn
+from gcrs.toolkit.errors import DeadEnd, UsageError
+from gcrs.toolkit.model.engine import Piece, Sampling
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gcrs.toolkit.dialogue.linker import Ambiguous, Linked, Linker
+
+MORE = "What else would you recommend?"
+_AGAIN = re.compile(r"\b(?:again|once more|re-?(?:watch|read|play|visit|listen|try|commend)\w*|repeat\w*)\b", re.I)
+_SAID: dict[Feedback, str] = {
+    "liked": "I like {}.",
+    "disliked": "I do not like {}.",
+    "seen": "I have already seen {}.",
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """One message and what came of it: the reply, what was linked in my words, what could not be told apart."""
+
+    reply: Reply
+    links: tuple[tuple[str, str], ...]
+    ambiguous: tuple[Ambiguous, ...]
+    cards: tuple[tuple[int, str], ...]
+
+
+class ChatSession:
+    """One person's conversation with a recommender.
+
+    `where` are rules such as `year>=2000`, `exclude` item ids that are never recommended; both hold for the whole
+    session. Each reply's seed derives from `seed` and the number of exchanges before it. Raises UsageError for a rule
+    that means nothing in this catalogue, UnknownItem for an item that is not in it.
+    """
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        linker: Linker,
+        *,
+        bundle_hash: str,
+        where: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        seed: int = 0,
+        sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
+        k: int = 10,
+        n_targets: int = 1,
+    ) -> None:
+        self.recommender = recommender
+        self.linker = linker
+        self.catalog = recommender.parts.catalog
+        self.bundle_hash = bundle_hash
+        self.seed = seed
+        self.sampling = sampling
+        self.k = k
+        self.n_targets = n_targets
+        self.steps: tuple[Step, ...] = ()
+        self.blocked: frozenset[tuple[str, str]] = frozenset()
+        self._columns = Columns(self.catalog)
+        place = {item.id: row for row, item in enumerate(self.catalog)}
+        self._rows = [place[item] for item in recommender.parts.book]
+        self._set_rules(where, exclude)
+
+    def _set_rules(self, where: Sequence[str], exclude: Sequence[str]) -> None:
+        exclude = tuple(dict.fromkeys(self.catalog.canonical(item) for item in exclude))
+        self._permitted = self._columns.allowed([parse_where(rule) for rule in where], exclude)[self._rows]
+        self.where, self.exclude = tuple(where), exclude
+
+    # What follows from the steps
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """The exchanges in order."""
+        return tuple(step for step in self.steps if isinstance(step, Exchange))
+
+    @property
+    def dialogue(self) -> Dialogue:
+        """Everything said so far."""
+        return Dialogue("chat", tuple(turn for e in self.exchanges for turn in (e.user, e.assistant)))
+
+    @property
+    def feedback(self) -> dict[str, Feedback]:
+        """What was said of each item, the last word counting."""
+        return {step.item: step.value for step in self.steps if isinstance(step, Mark)}
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Items recommended so far, in order; an item's card number is its place in this list, from 1."""
+        return tuple(dict.fromkeys(item for e in self.exchanges for item in e.assistant.decided_targets))
+
+    @property
+    def mentioned(self) -> tuple[str, ...]:
+        """Items that either side mentioned, in order."""
+        return tuple(dict.fromkeys(item for turn in self.dialogue.turns for item in turn.mentions))
+
+    def allowed(self, again: Iterable[str] = (), also: Iterable[str] = ()) -> np.ndarray:
+        """bool [items in the codebook's order]: what may be recommended now.
+
+        `again` lifts the ban on what was mentioned, given, liked or seen; `also` are further items to leave out.
+        """
+        disliked = {item for item, value in self.feedback.items() if value == "disliked"}
+        banned = ({*self.given, *self.mentioned, *self.feedback, *also} - set(again)) | disliked
+        mask = self._permitted.copy()
+        for row, item in enumerate(self.recommender.parts.book):
+            if item in banned:
+                mask[row] = False
+        return mask
+
+    def permits(self, item: str) -> bool:
+        """Whether the session's rules and exclusions admit an item, whatever was said so far."""
+        return bool(self._permitted[list(self.recommender.parts.book).index(self.catalog.canonical(item))])
+
+    # What a person can do
+
+    def say(
+        self,
+        text: str,
+        *,
+        intent: Choice = "free",
+        targets: Sequence[str] | None = None,
+        on_piece: Callable[[Piece], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Said | None:
+        """Send a message and get the reply. None when `stop` ended it before a word: then nothing was said.
+
+        Nothing changes when it raises: UsageError for a blank message, DeadEnd when nothing is left to recommend.
+        """
+        words = text.encode("utf-8", "replace").decode("utf-8").strip()
+        if not words:
+            raise UsageError("There is no message.", hint="Say what you like, or what you are looking for.")
+        linked = self._link(words)
+        user = self._user_turn(linked)
+        again = user.mentions if _AGAIN.search(words) else ()
+        allowed = self.allowed(again, user.mentions)
+        if intent == "recommend" and not targets and not allowed.any():
+            raise DeadEnd(
+                "Nothing is left to recommend: all that the rules admit was mentioned or given.",
+                hint="Relax a rule, or /undo or /reset.",
+            )
+        before = self.dialogue
+        reply = self.recommender.reply(
+            Dialogue(before.id, (*before.turns, user)),
+            intent=intent,
+            targets=targets,
+            n_targets=self.n_targets,
+            k=max(self.k, self.n_targets),
+            allowed=allowed,
+            sampling=replace(self.sampling, seed=derive(self.seed, len(self.exchanges))),
+            on_piece=on_piece,
+            stop=stop,
+            rules=self.where,
+        )
+        if reply.stopped and not reply.text.strip():
+            return None
+        links = tuple((link.surface, link.item) for link in linked.links)
+        decision = Decision.of(reply, int(allowed.sum()), again, intent, tuple(targets or ()))
+        self.steps = (*self.steps, Exchange(words, links, user, reply.turn, decision))
+        numbers = {item: n for n, item in enumerate(self.given, 1)}
+        cards = tuple((numbers[target.item_id], target.item_id) for target in reply.targets)
+        return Said(reply, links, linked.ambiguous, cards)
+
+    def more(self, **options: Any) -> Said | None:
+        """Another recommendation; never one that was given before."""
+        return self.say(MORE, intent="recommend", **options)
+
+    def mark(self, item: str, value: Feedback) -> None:
+        """Like, dislike or have seen an item; the model hears of it with my next message."""
+        self.steps = (*self.steps, Mark(self.catalog.canonical(item), value))
+
+    def unlink(self, n: int, **options: Any) -> Said | None:
+        """Undo the n-th link (from 1) in my last message and answer that message anew.
+
+        For the rest of the session these words no longer mean that item. Raises UsageError when there is no such link.
+        """
+        last = self.steps[-1] if self.steps else None
+        links = last.links if isinstance(last, Exchange) else ()
+        if not isinstance(last, Exchange) or not 1 <= n <= len(links):
+            raise UsageError(f"My last message has {len(links)} links, there is no link {n}.")
+        kept = self.steps, self.blocked
+        surface, item = links[n - 1]
+        self.steps = self.steps[:-1]
+        self.blocked |= {(surface.casefold(), item)}
+        done = None
+        try:
+            done = self.say(last.words, intent=last.decision.asked, targets=last.decision.given or None, **options)
+        finally:
+            if done is None:
+                self.steps, self.blocked = kept
+        return done
+
+    def undo(self) -> Step:
+        """Take back the last step and return it; UsageError when there is none."""
+        if not self.steps:
+            raise UsageError("There is nothing to undo.")
+        step = self.steps[-1]
+        self.steps = self.steps[:-1]
+        return step
+
+    def reset(self) -> None:
+        """Forget everything said; rules, exclusions and seed stay."""
+        self.steps, self.blocked = (), frozenset()
+
+    def why(self, item: str | None = None) -> tuple[str, ...]:
+        """Lines that explain a recommendation by the decisions behind it (`why.explain`)."""
+        return explain(self, item)
+
+    def find(self, name: str) -> str:
+        """The item that a card number, an id or a title means; UsageError when it means none or several."""
+        name = name.strip()
+        if name.isdigit() and 1 <= int(name) <= len(self.given):
+            return self.given[int(name) - 1]
+        if name in self.catalog:
+            return self.catalog.canonical(name)
+        if not name:
+            raise UsageError("Name an item by its card number or its title.")
+        folded = name.casefold()
+        found = [item.id for item in self.catalog if folded in (item.label.casefold(), item.title.casefold())]
+        if not found:
+            linked = self.linker.link(f'"{name}"', self.mentioned)
+            found = [link.item for link in linked.links] or [i for a in linked.ambiguous for i in a.candidates]
+        if len(found) > 1:
+            spoken = [item for item in found if item in (*self.mentioned, *self.given)]
+            if len(spoken) != 1:
+                labels = ", ".join(self.catalog[item].label for item in found[:5])
+                raise UsageError(f"{name!r} could be {labels}.", hint="Add the year.")
+            found = spoken
+        if not found:
+            given = f" from 1 to {len(self.given)}" if self.given else ", once there are cards"
+            raise UsageError(f"Nothing here is called {name[:60]!r}.", hint=f"Use a title, or a card number{given}.")
+        return found[0]
+
+    # Saving
+
+    def save(self, path: Path) -> None:
+        """Write the session as JSON, whole or not at all."""
+        saved = Saved(self.bundle_hash, self.seed, self.where, self.exclude, self.steps, self.blocked)
+        write_session(saved, path)
+
+    def load(self, path: Path, *, keep_rules: bool = False) -> None:
+        """Continue a saved session: its steps, seed and (unless `keep_rules`) its rules and exclusions.
+
+        DataError (exit 3) for a file that is broken, of another version, or made with another bundle.
+        """
+        saved = read_session(path, self.bundle_hash, self.catalog)
+        if not keep_rules:
+            self._set_rules(saved.where, saved.exclude)
+        self.seed, self.steps, self.blocked = saved.seed, saved.steps, saved.blocked
+
+    # Inside
+
+    def _link(self, words: str) -> Linked:
+        linked = self.linker.link(words, (*self.mentioned, *self.given))
+        wrong = [link.item for link in linked.links if (link.surface.casefold(), link.item) in self.blocked]
+        return linked.without(*wrong) if wrong else linked
+
+    def _user_turn(self, linked: Linked) -> Turn:
+        """My words, with what I liked, disliked or have seen since the last message said in front of them."""
+        marks: dict[str, Feedback] = {}
+        for step in reversed(self.steps):
+            if not isinstance(step, Mark):
+                break
+            marks.setdefault(step.item, step.value)
+        said = [_SAID[value].format(f"<item:{item}>") for item, value in reversed(marks.items())]
+        return Turn("user", " ".join([*said, linked.text]), feedback=marks)
