@@ -54,9 +54,10 @@ def uses() -> dict[str, Use]:
     return table
 
 
-def is_everyday(word: str) -> bool:
-    """Whether people use this (bare) word every day, as no name."""
-    return uses().get(word, _UNUSED).everyday
+def is_everyday(word: str, often: int = 3) -> bool:
+    """Whether people use this (bare) word every day, as no name, at least so `often`."""
+    use = uses().get(word, _UNUSED)
+    return use.everyday and use.lower >= often
 
 
 def rarity(run: Sequence[Word], mentions: int | None = None) -> Rarity:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from gcrs.toolkit.dialogue.everyday import Rarity, is_everyday
 from gcrs.toolkit.dialogue.normalise import ARTICLES, NUMBERED, Word, key_of
 
+FUNCTION = 300  # uses of an everyday word from which a capital on it says nothing
 NEAR = 5  # words around a title that are looked at
 
 
@@ -175,12 +176,32 @@ class Sentence:
         return word.bare in ARTICLES or not (after_cue and ends)
 
     def name_goes_on(self, first: int, last: int) -> bool:
-        """Whether a one-word title is rather part of a longer name: "Emma" in "Emma Thompson", "Rick Dalton"."""
+        """Whether a capitalised title is rather part of a longer name: "Emma Thompson", "Bird Box", "Alien: Isolation".
 
-        def part_of_name(n: int, gap: int) -> bool:
-            return self.capital(n) and self.gap(gap).strip(" ") == "" and not is_everyday(self.parts[n].bare)
+        A long title may have a name before or behind it; a colon and "of", "for" with a capital behind always lead on.
+        """
+        if not self.capital(first) or self._shout:
+            return False
+        if last < len(self.parts) and self.gap(last).strip(" ") == ":" and self.capital(last):
+            return True
+        behind = last
+        while behind < len(self.parts) - 1 and self.parts[behind].bare in ("of", "for", "the") and self._joined(behind):
+            behind += 1
+        if behind > last and self.parts[last].bare != "the" and self.capital(behind) and self._joined(behind):
+            return True
+        return (last - first <= 2 and self._name_like(last) and self._joined(last)) or (
+            last - first <= 3 and self._name_like(first - 1) and self._joined(first)
+        )
 
-        return self.capital(first) and (part_of_name(last, last) or part_of_name(first - 1, first))
+    def _joined(self, n: int) -> bool:
+        return self.gap(n).strip(" ") == ""
+
+    def _name_like(self, n: int) -> bool:
+        """Whether word n has a capital that its place does not explain: no sentence begins, no word like "it"."""
+        if not self.capital(n) or self.possessive(n):
+            return False
+        word = self.parts[n].bare
+        return word not in FILLERS and not (is_everyday(word, FUNCTION) or (self.begins(n) and is_everyday(word)))
 
     def listed(self, first: int, last: int, begins: Container[int], ends: Container[int]) -> bool:
         """Whether words[first:last] stand beside a chosen title, only commas and one "and" or "or" between them.

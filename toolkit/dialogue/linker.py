@@ -160,10 +160,10 @@ class Linker:
         if evidence.year or evidence.quoted:
             reads_on = False
         elif len(run) == 1:
-            reads_on = sentence.name_goes_on(first, last) or sentence.bare_number(first, last)
-            reads_on = reads_on or titles.in_a_name(sentence.parts[max(first - 1, 0) : last + 1])
+            in_a_name = titles.in_a_name(sentence.parts[max(first - 1, 0) : last + 1])
+            reads_on = in_a_name or sentence.bare_number(first, last) or sentence.name_goes_on(first, last)
         else:
-            reads_on = not evidence.cue and sentence.reads_on(first, last)
+            reads_on = sentence.name_goes_on(first, last) or (not evidence.cue and sentence.reads_on(first, last))
         return _Found(first, stop, start, end, key, tuple(items), how, rare, evidence, reads_on, other)
 
     def _resolve(self, found: _Found, known: set[str]) -> tuple[str | None, How]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from gcrs.toolkit.catalog.item import Catalog, Item
-from gcrs.toolkit.dialogue.everyday import LIST_MENTIONS, VERY_COMMON, is_everyday
+from gcrs.toolkit.dialogue.everyday import LIST_MENTIONS, VERY_COMMON, Rarity, rarity
 from gcrs.toolkit.dialogue.normalise import Word, fold, key_of, split_year, title_key, words
 
 _LAST_NUMERALS = {
@@ -60,7 +60,7 @@ class Titles:
                 _enter(self.index, key, item.id)
             if (colon := name.find(": ")) > 0:
                 for piece in (name[:colon], name[colon + 2 :]):
-                    if len(piece) > 4 and not all(is_everyday(word.bare) for word in words(piece)):
+                    if (run := words(piece)) and rarity(run) == Rarity.NAME:
                         _enter(pieces, title_key(piece), item.id)
         if isinstance(year, int) or (isinstance(year, str) and year.isdigit()):
             self._years[item.id] = int(year)
