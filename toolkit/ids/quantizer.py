@@ -23,7 +23,8 @@ from gcrs.toolkit.ids.kmeans import CHUNK, nearest
 
 Progress = Callable[[int, int, str], None]
 Kind = Literal["rqvae", "rqkmeans"]
-FORMAT = "gcrs-quantizer-1"
+FORMAT = 1
+HEADER = "gcrs.quantizer"
 
 
 @dataclass(frozen=True)
@@ -149,10 +150,12 @@ def save_quantizer(quantizer: Quantizer, path: Path) -> None:
     """Write the quantizer, encoder included, as safetensors with its settings in the header."""
     from safetensors.numpy import save
 
-    settings = json.dumps({"kind": quantizer.kind, "config": asdict(quantizer.config)}, sort_keys=True)
+    settings = json.dumps(
+        {"format": FORMAT, "kind": quantizer.kind, "config": asdict(quantizer.config)}, sort_keys=True
+    )
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in quantizer.tensors().items()}
     with atomic_write(Path(path), "wb") as handle:
-        handle.write(save(tensors, metadata={"format": FORMAT, "quantizer": settings}))
+        handle.write(save(tensors, metadata={HEADER: settings}))  # safetensors writes several keys in random order
 
 
 def load_quantizer(path: Path) -> Quantizer:
@@ -168,10 +171,10 @@ def load_quantizer(path: Path) -> Quantizer:
             tensors: dict[str, np.ndarray] = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} is not a complete safetensors file: {error}.") from error
-    if metadata.get("format") != FORMAT:
-        raise DataError(f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}.")
     try:
-        settings: dict[str, Any] = json.loads(metadata["quantizer"])
+        settings: dict[str, Any] = json.loads(metadata[HEADER])
+        if settings["format"] != FORMAT:
+            raise DataError(f"{path} has format {settings['format']!r}, this version of gcrs reads {FORMAT}.")
         settings["config"]["hidden"] = tuple(settings["config"]["hidden"])
         config = QuantizerConfig(**settings["config"])
         return _implementation(settings["kind"]).from_tensors(tensors, config)
