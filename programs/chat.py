@@ -10,8 +10,8 @@ import signal
 import string
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -26,9 +26,13 @@ from gcrs.toolkit.errors import GcrsError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gcrs.toolkit.catalog.item import Fact
     from gcrs.toolkit.model.engine import Piece
 
 ReadLine = Callable[[], str | None]  # one line without its end; None at the end of the input
+Facts = Callable[
+    [Sequence[str]], "Mapping[str, Mapping[str, Fact]]"
+]  # facts of items by id, from wherever they are kept
 
 HELP = """Say what you like and what you are looking for. What was mentioned or given is not recommended again,
 unless your message names it together with a word such as "again".
@@ -43,10 +47,8 @@ unless your message names it together with a word such as "again".
 
 def terminal_lines(prompt: str = "you> ") -> ReadLine:
     """Lines typed at the terminal, with editing and history where the platform has them."""
-    try:
+    with suppress(ImportError):
         import readline  # noqa: F401  (input() uses it once it is imported)
-    except ImportError:
-        pass
 
     def read() -> str | None:
         try:
@@ -79,13 +81,14 @@ def run_chat(
     notes: Console | None = None,
     show_decisions: bool = False,
     session_file: Path | None = None,
+    facts: Facts | None = None,
 ) -> int:
     """Talk until the input ends. Returns the exit code: 0, or off a terminal that of the first line that failed.
 
-    `session_file` is written after every step. At a terminal Ctrl-C stops the reply, which stays in the conversation
+    `session_file` is written after every step; `facts` fills the cards (default: the items' own). At a terminal Ctrl-C stops the reply, which stays in the conversation
     as far as it was shown; a second one at the prompt leaves. Off a terminal KeyboardInterrupt is the caller's.
     """
-    return _Chat(session, console, notes or console, interactive, show_decisions, session_file).run(read_line)
+    return _Chat(session, console, notes or console, interactive, show_decisions, session_file, facts).run(read_line)
 
 
 class _Chat:
@@ -97,6 +100,7 @@ class _Chat:
         interactive: bool,
         show_decisions: bool,
         session_file: Path | None,
+        facts: Facts | None,
     ) -> None:
         self.session = session
         self.console = console
@@ -104,6 +108,7 @@ class _Chat:
         self.interactive = interactive
         self.show_decisions = show_decisions
         self.session_file = session_file
+        self.facts = facts
         self.code = 0
         self._stop = threading.Event()
         self._shown = ""
@@ -196,8 +201,9 @@ class _Chat:
     def _after(self, said: Said) -> None:
         """Cards and remarks behind a reply."""
         reply, catalog = said.reply, self.session.catalog
+        kept = self.facts([item for _, item in said.cards]) if self.facts and said.cards else {}
         for number, item in said.cards:
-            print_card(self.console, number, catalog[item])
+            print_card(self.console, number, catalog[item], kept.get(item))
         if self.show_decisions:
             print_decisions(self.console, reply, catalog)
         if said.links:

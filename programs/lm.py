@@ -124,15 +124,15 @@ class LocalEngine:
         now = _BESIDE.get()
         prompt = self.render(spec["segments"])
         yield StreamStartEvent(model=request.model)
-        before = self.engine.stats.tokens.extended
+        cost = getattr(self.engine.stats, {"target": "targets", "response": "respond"}.get(spec["step"], "intent"))
+        before = cost.forwarded
         data: dict[str, Any] = {}
         written = 0
         for text, count in self._decode(spec, prompt, now, data):
             written += count
             if text:
                 yield StreamDeltaEvent(TextDelta(text))
-        forwarded = self.engine.stats.tokens.extended - before
-        fresh = forwarded - max(0, written - 1) if spec["step"] == "response" else forwarded
+        fresh = cost.forwarded - before - (max(0, written - 1) if spec["step"] == "response" else 0)
         reused = len(prompt) - min(max(fresh, 0), len(prompt))
         usage = Usage(input_tokens=len(prompt), output_tokens=written, cache_read_tokens=reused)
         yield StreamEndEvent(finish_reason="stop", usage=usage, provider_data=data)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from gcrs.toolkit.dialogue.turns import Turn
 from gcrs.toolkit.ids.codebook import spell
@@ -64,20 +64,21 @@ def fact_text(value: Fact) -> str:
     return text if len(text) <= LONGEST_FACT else text[: LONGEST_FACT - 1] + "…"
 
 
-def print_card(console: Console, number: int, item: Item) -> None:
-    """One item: its number, its title and its facts; the year is already in the title."""
+def print_card(console: Console, number: int, item: Item, facts: Mapping[str, Fact] | None = None) -> None:
+    """One item: its number, its title and its facts (by default its own), less the year where the title has it."""
     from rich.panel import Panel
     from rich.text import Text
 
     label = clean(item.label, lines=False)
     hidden = {"year"} if str(item.facts.get("year")) in item.label else set()
-    facts = [(clean(key, lines=False), fact_text(value)) for key, value in item.facts.items() if key not in hidden]
+    known = item.facts if facts is None else facts
+    lines = [(clean(key, lines=False), fact_text(value)) for key, value in known.items() if key not in hidden]
     if is_plain(console):
-        told = "; ".join(f"{key}: {value}" for key, value in facts)
+        told = "; ".join(f"{key}: {value}" for key, value in lines)
         console.print(Text(f"[{number}] {label}" + (f" | {told}" if told else "")), soft_wrap=True)
         return
     body = Text()
-    for n, (key, value) in enumerate(facts):
+    for n, (key, value) in enumerate(lines):
         body.append("\n" if n else "").append(f"{key} ", style="dim").append(value)
     title = Text(f"[{number}] ").append(label, style="bold")
     console.print(Panel(body, title=title, title_align="left", expand=False, border_style="cyan"))
@@ -104,26 +105,3 @@ def print_decisions(console: Console, reply: Reply, catalog: Catalog) -> None:
 def percent(score: float) -> str:
     """A log-probability as a percentage that still tells small ones apart."""
     return f"{100 * math.exp(score):.2g} %"
-
-
-def reply_json(reply: Reply, catalog: Catalog, bundle_hash: str) -> dict[str, Any]:
-    """`gcrs recommend --json`: the intent, the reply with titles, the k best items with their facts, and the times."""
-    ranked = reply.ranking or reply.targets
-    items: list[Mapping[str, Any]] = [
-        {
-            **catalog[one.item_id].facts,
-            "id": one.item_id,
-            "title": catalog[one.item_id].title,
-            "semantic_id": spell(one.semantic_id),
-            "score": one.score,
-        }
-        for one in ranked
-    ]
-    first: Sequence[str] = ("id", "title", "semantic_id", "score")
-    return {
-        "intent": reply.intent.intent,
-        "reply": shown_text(reply.text, catalog),
-        "items": [{**{key: item[key] for key in first}, **item} for item in items],
-        "bundle": bundle_hash,
-        "seconds": {step: round(value, 4) for step, value in reply.seconds.items()},
-    }

@@ -197,7 +197,7 @@ class ChatSession:
         last = self.steps[-1] if self.steps else None
         links = last.links if isinstance(last, Exchange) else ()
         if not isinstance(last, Exchange) or not 1 <= n <= len(links):
-            raise UsageError(f"My last message has {len(links)} links, there is no link {n}.")
+            raise UsageError(f"Your last message has {len(links)} links, there is no link {n}.")
         kept = self.steps, self.blocked
         surface, item = links[n - 1]
         self.steps = self.steps[:-1]
