@@ -138,7 +138,7 @@ class Sentence:
 
     def _cue(self, first: int) -> bool:
         n = first - 1
-        if self.begins(first) and ":" not in self.gap(first):
+        if _BREAK.search(self.gap(first)):
             return False
         while (
             n > 0
@@ -180,12 +180,16 @@ class Sentence:
 
         A long title may have a name before or behind it; a colon and "of", "for" with a capital behind always lead on.
         """
-        if not self.capital(first) or self._shout:
+        if not self.capital(last - 1) or self._shout:
             return False
         if last < len(self.parts) and self.gap(last).strip(" ") == ":" and self.capital(last):
             return True
         behind = last
-        while behind < len(self.parts) - 1 and self.parts[behind].bare in ("of", "for", "the") and self._joined(behind):
+        while (
+            behind < len(self.parts) - 1
+            and self.parts[behind].bare in ("of", "for", "in", "the")
+            and self._joined(behind)
+        ):
             behind += 1
         if behind > last and self.parts[last].bare != "the" and self.capital(behind) and self._joined(behind):
             return True

@@ -10,9 +10,13 @@ from collections.abc import Iterable
 SHORTEST = 6  # letters of a key below which one slip makes another word
 
 
-def allowed_slips(size: int) -> int:
-    """Edits (insert, delete, replace, swap of neighbours) that a title of so many letters may be off by."""
-    return 0 if size < SHORTEST else 1 if size < 10 else 2 if size < 18 else 3
+def allowed_slips(size: int, words: int) -> int:
+    """Edits (insert, delete, replace, swap of neighbours) that a title of so many letters and words may be off by."""
+    if size < SHORTEST:
+        return 0
+    if words == 1:  # "Pacific" is no slip of "Pacifier"
+        return 1 if size < 12 else 2
+    return 1 if size < 10 else 2 if size < 18 else 3
 
 
 class NearKeys:
@@ -24,7 +28,7 @@ class NearKeys:
             if len(key) >= SHORTEST:
                 self._blocks.setdefault((key[0], len(key)), []).append(key)
 
-    def search(self, key: str) -> tuple[list[str], int]:
+    def search(self, key: str, words: int) -> tuple[list[str], int]:
         """The keys nearest to `key` within its allowed slips, all at one distance, and that distance; ([], 0) if none.
 
         The first letter must be right and so must every digit: "Toy Story 3" is no slip of "Toy Story 2".
@@ -32,7 +36,7 @@ class NearKeys:
         from rapidfuzz import process
         from rapidfuzz.distance import OSA
 
-        slips = allowed_slips(len(key))
+        slips = allowed_slips(len(key), words)
         best, nearest = slips, []
         for size in range(len(key) - slips, len(key) + slips + 1):
             block = self._blocks.get((key[0], size))

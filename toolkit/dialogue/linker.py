@@ -157,11 +157,15 @@ class Linker:
         rare = rarity(run, titles.mentions(items))
         if titles.is_a_person(key, items) or (sentence.crosses(first, last) and not titles.broken(items)):
             rare = Rarity.COMMON
+        elif key in titles.pieces:
+            rare = min(rare, Rarity.CUED)
         if evidence.year or evidence.quoted:
             reads_on = False
         elif len(run) == 1:
             in_a_name = titles.in_a_name(sentence.parts[max(first - 1, 0) : last + 1])
             reads_on = in_a_name or sentence.bare_number(first, last) or sentence.name_goes_on(first, last)
+            # "Comedy" is not yet The Comedy
+            reads_on = reads_on or (rare == Rarity.COMMON and not any(titles.is_whole(item, key) for item in items))
         else:
             reads_on = sentence.name_goes_on(first, last) or (not evidence.cue and sentence.reads_on(first, last))
         return _Found(first, stop, start, end, key, tuple(items), how, rare, evidence, reads_on, other)
@@ -196,9 +200,9 @@ class Linker:
             best: tuple[float, _Found] | None = None
             for first, last in sentence.runs_around(n, taken, FUZZY_WORDS):
                 key = sentence.key(first, last)
-                if len(key) > self._titles.longest + 3:
+                if parts[first].bare in ARTICLES or len(key) > self._titles.longest + 3:
                     continue
-                near, slips = self._near.search(key)
+                near, slips = self._near.search(key, last - first)
                 if not near or not slips:
                     continue
                 items = [item for other in near for item in self._titles.index[other]]
@@ -207,8 +211,7 @@ class Linker:
                     continue
                 found = self._found(sentence, first, last, items, known, how="fuzzy")
                 closeness = len(key) - 4 * slips
-                size = last - first - (parts[first].bare in ARTICLES)
-                if _fuzzy_enough(found, size) and (best is None or closeness > best[0]):
+                if _fuzzy_enough(found, last - first) and (best is None or closeness > best[0]):
                     best = (closeness, found)
             if best is not None:
                 found = best[1]

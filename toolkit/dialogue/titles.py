@@ -37,12 +37,14 @@ class Titles:
         self._names: set[tuple[str, str]] = set()
         self._name_keys: set[str] = set()
         self.index: dict[str, list[str]] = {}
+        self.pieces: set[str] = set()  # keys that are only a part of their title
         pieces: dict[str, list[str]] = {}
         for item in catalog:
             self._add(item, pieces)
         for key, items in pieces.items():
-            if len(items) == 1:
-                self.index.setdefault(key, items)
+            if len(items) == 1 and key not in self.index:
+                self.index[key] = items
+                self.pieces.add(key)
         self._learn_names()
         self.longest = max(map(len, self.index), default=0)
         self._starts = {key[:n] for key in self.index for n in _PREFIXES}
@@ -106,10 +108,13 @@ class Titles:
         """Whether one of the titles has a comma or a sentence's end inside: "What's Up, Doc?"."""
         return any(mark in name for item in items for name in self.names(item) for mark in ",!?.;")
 
+    def is_whole(self, item_id: str, key: str) -> bool:
+        """Whether a key is one of the item's names with its article, if it has one."""
+        return any(key_of(words(name)) == key for name in self.names(item_id))
+
     def weight(self, item_id: str, key: str) -> int:
         """An item's mentions; three times as many where its title has no article that was left out ("Heat")."""
-        whole = any(key_of(words(name)) == key for name in self.names(item_id))
-        return self.counts.get(item_id, 0) * (3 if whole else 1)
+        return self.counts.get(item_id, 0) * (3 if self.is_whole(item_id, key) else 1)
 
 
 def _enter(index: dict[str, list[str]], key: str, item_id: str) -> None:
