@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 from gcrs.toolkit.dialogue.encode import Encoded, Kind, encode
-from gcrs.toolkit.dialogue.turns import Dialogue, Turn
+from gcrs.toolkit.dialogue.turns import MENTION, Dialogue, Turn
 from gcrs.toolkit.errors import DataError
 from gcrs.toolkit.ids.codebook import Codebook
 from gcrs.toolkit.model.tokens import TokenSpace
@@ -53,14 +53,16 @@ class Corpus:
 
 
 def item_excerpt(dialogue: Dialogue) -> Dialogue:
-    """The turns with items alone, assistant turns reduced to their targets: a cheap curriculum for the ID tokens."""
+    """The lines with items alone, assistant turns reduced to their targets: a cheap curriculum for the ID tokens."""
     turns: list[Turn] = []
     for turn in dialogue.turns:
         if turn.role == "assistant":
             if turn.decided_targets:
                 turns.append(replace(turn, text="", intent="recommend", targets=turn.decided_targets))
-        elif turn.mentions or not turns:
-            turns.append(turn)
+            continue
+        lines = [line for line in turn.text.split("\n") if MENTION.search(line)]
+        if lines or not turns:
+            turns.append(replace(turn, text="\n".join(lines) or turn.text))
     return Dialogue(dialogue.id, tuple(turns))
 
 

@@ -52,7 +52,8 @@ def find_base(name: str = DEFAULT_BASE, progress: Progress | None = None) -> Bas
 
     if name in PINNED:
         gguf = fetch(name, progress)
-        return Base(name, _converted(gguf, PINNED[name].sha256, progress), PINNED[name].sha256)
+        sha256 = PINNED[name].files[0].sha256
+        return Base(name, _converted(gguf, sha256, progress), sha256)
     directory = Path(name)
     if not directory.is_dir():
         directory = _from_hub(name)

@@ -1,0 +1,56 @@
+"""Which sequences make up which step: a pure function of (lengths, seed, step), so that a resumed run is the same run.
+
+Knows nothing of models; sequences of like length share a batch, so that little is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+
+class BatchPlan:
+    """Bucketed batches of at most `batch_tokens` padded tokens (always at least one sequence)."""
+
+    def __init__(self, lengths: Sequence[int] | np.ndarray, batch_tokens: int, seed: int) -> None:
+        self.lengths = np.asarray(lengths)
+        self.batch_tokens = batch_tokens
+        self.seed = seed
+        self._epoch = lru_cache(maxsize=2)(self._plan)
+
+    def _plan(self, epoch: int) -> list[np.ndarray]:
+        rng = np.random.default_rng([self.seed, 1, epoch])
+        order = rng.permutation(len(self.lengths))
+        batches: list[np.ndarray] = []
+        for chunk in np.array_split(order, max(1, len(order) // 512)):
+            ordered = chunk[np.argsort(self.lengths[chunk], kind="stable")]
+            start = 0
+            for n in range(1, len(ordered) + 1):
+                full = n == len(ordered) or self.lengths[ordered[n]] * (n + 1 - start) > self.batch_tokens
+                if full:
+                    batches.append(ordered[start:n])
+                    start = n
+        return [batches[n] for n in rng.permutation(len(batches))]
+
+    def at(self, step: int) -> tuple[int, np.ndarray]:
+        """(epoch, indices of the sequences) of step `step`, counted from 0."""
+        epoch = 0
+        while step >= len(batches := self._epoch(epoch)):
+            step -= len(batches)
+            epoch += 1
+        return epoch, batches[step]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in the first epoch (later ones differ by a few)."""
+        return len(self._epoch(0))
+
+
+def pad_right(rows: Sequence[np.ndarray], fill: int) -> np.ndarray:
+    """int64 [rows, longest], padded on the right: under a causal mask no real token ever sees the padding."""
+    out = np.full((len(rows), max(len(row) for row in rows)), fill, dtype=np.int64)
+    for n, row in enumerate(rows):
+        out[n, : len(row)] = row
+    return out

@@ -1,0 +1,267 @@
+"""Bundle: one directory with everything that a recommender needs but the base weights, tied together by hashes.
+
+Hugging Face layout: adapter + tokenizer, beside the prepared catalogue (items, semantic IDs, quantizer), the resolved
+config and a model card; `gcrs.json` names every part's SHA-256 and the base's. No pickle, no remote code. Knows nothing
+of training or of decoding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gcrs.toolkit.errors import DataError, MissingModelError
+from gcrs.toolkit.files import (
+    atomic_directory,
+    cache_dir,
+    read_json,
+    recover_directory,
+    sha256_file,
+    sha256_json,
+)
+from gcrs.toolkit.model.tokens import TokenSpace
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from gcrs.toolkit.catalog.item import Catalog
+    from gcrs.toolkit.ids.codebook import Codebook
+    from gcrs.toolkit.model.adapter import AdapterShape
+    from gcrs.toolkit.model.base import Base
+    from gcrs.toolkit.model.engine import Engine
+    from gcrs.toolkit.prepared import PreparedCatalog
+
+FORMAT = 1
+MANIFEST = "gcrs.json"
+MERGED_VERSION = 1
+Progress = Callable[[int, int, str], None]
+
+
+def embedding_hash(weight: torch.Tensor, rows: int) -> str:
+    """Hex SHA-256 of the base's embedding rows as fp32 bytes: proves that the words mean what they meant in training."""
+    import hashlib
+
+    import torch
+
+    return hashlib.sha256(weight[:rows].detach().to(torch.float32).contiguous().numpy().tobytes()).hexdigest()
+
+
+def write_bundle(
+    directory: Path,
+    prepared: PreparedCatalog,
+    tokens: TokenSpace,
+    base: Base,
+    tensors: dict[str, torch.Tensor],
+    shape: AdapterShape,
+    targets: list[str],
+    training: dict[str, Any],
+    popularity: dict[str, int],
+) -> str:
+    """Write a bundle, whole or not at all; returns its hash."""
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    from gcrs.toolkit.model.adapter import adapter_config
+    from gcrs.toolkit.model.card import model_card
+
+    with safe_open(next(iter(sorted(base.directory.glob("*.safetensors")))), "pt") as handle:
+        name = next((key for key in handle.keys() if key.endswith("embed_tokens.weight")), None)
+        pinned = embedding_hash(handle.get_tensor(name), base.rows) if name else None
+    with atomic_directory(directory) as staged, torch.no_grad():
+        prepared.save_parts(staged)
+        save_file(tensors, staged / "adapter_model.safetensors", metadata={"format": "pt"})
+        _dump(adapter_config(shape, targets, tokens.new_ids, base.name), staged / "adapter_config.json")
+        (staged / "tokenizer.json").write_text(tokens.extended_json(), encoding="utf-8")
+        _dump({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "clean_up_tokenization_spaces": False},
+              staged / "tokenizer_config.json")  # fmt: skip
+        _dump(training, staged / "training.json")
+        _dump(popularity, staged / "mentions.json")
+        (staged / "README.md").write_text(model_card(prepared, base.name, training), encoding="utf-8")
+        parts = {path.name: sha256_file(path) for path in sorted(staged.iterdir()) if path.is_file()}
+        manifest = {
+            "format": FORMAT,
+            "base": {"name": base.name, "sha256": base.sha256, "rows": base.rows, "embedding": pinned},
+            "codes": list(tokens.codes),
+            "items": len(prepared.catalog),
+            "catalog": prepared.hash,
+            "parts": parts,
+        }
+        _dump(manifest, staged / MANIFEST)
+    return sha256_json(manifest)
+
+
+def _dump(value: Any, path: Path) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def shipped_bundles() -> dict[str, Path]:
+    """Bundles by name: those that came with gcrs, and those that were pulled into the cache."""
+    import gcrs
+
+    found: dict[str, Path] = {}
+    for root in (Path(gcrs.__file__).resolve().parent / "catalogs", cache_dir() / "bundles"):
+        for manifest in sorted(root.glob(f"*/{MANIFEST}")):
+            found.setdefault(manifest.parent.name, manifest.parent)
+    return found
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded, verified bundle. `hash` names exactly these bytes."""
+
+    directory: Path
+    manifest: dict[str, Any]
+    prepared: PreparedCatalog
+
+    @property
+    def catalog(self) -> Catalog:
+        return self.prepared.catalog
+
+    @property
+    def book(self) -> Codebook:
+        return self.prepared.book
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over the manifest, which holds every part's hash."""
+        return sha256_json(self.manifest)
+
+    @cached_property
+    def tokens(self) -> TokenSpace:
+        """The token space, its base tokenizer cut out of the extended one."""
+        raw = json.loads((self.directory / "tokenizer.json").read_text(encoding="utf-8"))
+        rows = int(self.manifest["base"]["rows"])
+        raw["added_tokens"] = [token for token in raw["added_tokens"] if token["id"] < rows]
+        return TokenSpace(json.dumps(raw), rows, tuple(self.manifest["codes"]))
+
+    @cached_property
+    def popularity(self) -> dict[str, int]:
+        """Mentions of each item in the training dialogues, most first."""
+        counts: dict[str, int] = read_json(self.directory / "mentions.json")
+        return counts
+
+    @classmethod
+    def load(cls, path_or_name: str | Path) -> Bundle:
+        """Read and verify a bundle by directory or by shipped name.
+
+        DataError (exit 3) names the part that is missing, broken or does not fit.
+        """
+        from gcrs.toolkit.prepared import PreparedCatalog
+
+        directory = Path(path_or_name)
+        if not directory.exists():
+            recover_directory(directory)
+        if not directory.is_dir():
+            named = shipped_bundles()
+            if str(path_or_name) not in named:
+                known = ", ".join(named) or "none"
+                raise DataError(
+                    f"Bundle {str(path_or_name)!r} is no directory and no shipped bundle.",
+                    hint=f"Shipped: {known}. Make one with: gcrs finetune",
+                )
+            directory = named[str(path_or_name)]
+        if not (directory / MANIFEST).is_file():
+            raise DataError(f"{directory} has no {MANIFEST}: it is no bundle.", hint="Make one with: gcrs finetune")
+        manifest = read_json(directory / MANIFEST)
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+            raise DataError(f"{directory / MANIFEST} has format {found!r}, expected {FORMAT}.", hint="Update gcrs.")
+        try:
+            parts, base = dict(manifest["parts"]), manifest["base"]
+            codes, items = [int(code) for code in manifest["codes"]], int(manifest["items"])
+            int(base["rows"]), str(base["name"]), str(base["sha256"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{directory / MANIFEST} lacks or garbles {error}.") from error
+        for required in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "mentions.json"):
+            if required not in parts:
+                raise DataError(f"{directory / MANIFEST} does not name {required}.")
+        for name, expected in parts.items():
+            part = directory / name
+            if Path(name).name != name or not part.is_file():
+                raise DataError(f"Bundle {directory}: part {name} is missing.", hint="Fetch or build the bundle again.")
+            if sha256_file(part) != expected:
+                raise DataError(
+                    f"Bundle {directory}: part {name} is broken or from another bundle (its SHA-256 differs).",
+                    hint="Fetch or build the bundle again.",
+                )
+        prepared = PreparedCatalog.load(directory)
+        if len(prepared.catalog) != items or list(prepared.book.codes) != codes:
+            raise DataError(f"Bundle {directory}: items and semantic IDs do not fit {MANIFEST}.")
+        return cls(directory, manifest, prepared)
+
+
+def _base_of(bundle: Bundle, progress: Progress | None) -> Base:
+    from gcrs.toolkit.model.base import find_base
+
+    pinned = bundle.manifest["base"]
+    base = find_base(pinned["name"], progress)
+    if base.sha256 != pinned["sha256"]:
+        raise MissingModelError(
+            f"Base model {pinned['name']} here has SHA-256 {base.sha256[:12]}…, the bundle was trained on "
+            f"{pinned['sha256'][:12]}….",
+            hint="Use the base that the bundle names.",
+        )
+    return base
+
+
+def load_merged(bundle: Bundle, dtype: torch.dtype, progress: Progress | None = None) -> PreTrainedModel:
+    """The base with the adapter added, in `dtype`; built once, then mapped from the cache.
+
+    Raises MissingModelError (exit 4) when the base is not here or is another one, DataError on a broken adapter.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from gcrs.toolkit.model.adapter import apply_adapter, read_adapter
+    from gcrs.toolkit.model.base import load_model
+    from gcrs.toolkit.model.quiet import quiet_transformers
+
+    short = str(dtype).removeprefix("torch.")
+    parts = bundle.manifest["parts"]
+    key = sha256_json([MERGED_VERSION, bundle.manifest["base"], parts["adapter_model.safetensors"],
+                       parts["adapter_config.json"], bundle.manifest["codes"], short])  # fmt: skip
+    target = cache_dir() / "merged" / key[:32]
+    if (target / "config.json").is_file():
+        try:
+            with quiet_transformers():
+                model = AutoModelForCausalLM.from_pretrained(target, dtype=dtype, use_safetensors=True)
+            if model.get_input_embeddings().weight.shape[0] == bundle.tokens.size:
+                return model.eval()  # type: ignore[no-any-return]
+        except Exception:  # the cache is rebuildable: whatever broke it, build it again
+            pass
+    base = _base_of(bundle, progress)
+    if progress:
+        progress(0, 1, "merging the adapter (once)")
+    model = load_model(base, torch.float32, rows=bundle.tokens.size)
+    pinned = bundle.manifest["base"].get("embedding")
+    if pinned and embedding_hash(model.get_input_embeddings().weight, base.rows) != pinned:
+        raise MissingModelError(f"Base model {base.name}: its embedding is not the one that the bundle was trained on.")
+    state, scale = read_adapter(bundle.directory)
+    apply_adapter(model, state, scale, bundle.tokens.new_ids)
+    model = model.to(dtype)
+    model.config.vocab_size = bundle.tokens.size
+    with quiet_transformers(), atomic_directory(target) as staged:
+        model.save_pretrained(staged, safe_serialization=True)
+    if progress:
+        progress(1, 1, "merging the adapter (once)")
+    return model
+
+
+def load_engine(
+    bundle: Bundle, *, device: str = "cpu", dtype: str = "auto", progress: Progress | None = None
+) -> Engine:
+    """A ready engine over a bundle. `dtype` is auto (bf16 where the device is fast at it), bf16 or fp32."""
+    import torch
+
+    from gcrs.toolkit.model.device import pick_dtype
+    from gcrs.toolkit.model.engine import Engine
+
+    chosen = {"bf16": torch.bfloat16, "fp32": torch.float32}.get(dtype) or pick_dtype(device)
+    model = load_merged(bundle, chosen, progress).to(device)  # type: ignore[arg-type]
+    return Engine(model, bundle.tokens, bundle.book)

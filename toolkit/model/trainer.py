@@ -1,0 +1,264 @@
+"""The training run: accelerate's device, precision and distribution around one supervised step.
+
+A run is a pure function of (data, config, seed, machine, threads): batches, target order and dropout derive from the
+step's number, so a run that was killed and resumed ends with the same bytes. Knows nothing of catalogues, dialogues
+or files of data: it sees token ids and kinds.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gcrs.toolkit.dialogue.corpus import Corpus, shuffle_targets
+from gcrs.toolkit.model.batches import BatchPlan, pad_right
+from gcrs.toolkit.model.checkpoint import latest_checkpoint, save_checkpoint
+from gcrs.toolkit.model.schedule import Schedule
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training on one corpus until `until` (share of the whole budget, 0..1)."""
+
+    name: str
+    corpus: Corpus
+    weights: tuple[float, ...]  # loss weight by Kind
+    until: float
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run goes, apart from data and model."""
+
+    schedule: Schedule
+    batch_tokens: int
+    seed: int
+    rec_id: int
+    span: int
+    clip: float = 1.0
+    save_minutes: float = 5.0
+    save_steps: int | None = None
+    eval_minutes: float = 15.0
+    eval_steps: int | None = None
+
+
+@dataclass
+class RunState:
+    """What a checkpoint holds beside tensors."""
+
+    step: int = 0
+    elapsed: float = 0.0  # seconds of training, over all sessions
+    tokens: int = 0
+    phase: int = 0
+    phase_start: int = 0
+    decay_start: int | None = None
+    best: float | None = None
+    best_step: int | None = None
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+
+class SupervisedLoss(nn.Module):
+    """Weighted next-token cross-entropy, the output head applied to supervised positions alone."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(mean loss, cross-entropy by supervised token fp32 [supervised]); `ids` and `weights` are [batch, length]."""
+        causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        hidden = causal.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        chosen = weights[:, 1:] > 0
+        logits = causal.get_output_embeddings()(hidden[:, :-1][chosen]).float()
+        losses = nn.functional.cross_entropy(logits, ids[:, 1:][chosen], reduction="none")
+        weight = weights[:, 1:][chosen]
+        return (losses * weight).sum() / weight.sum().clamp_min(1e-6), losses.detach()
+
+
+class Trainer:
+    """Runs phases over a model's trainable parameters, with checkpoints, validation and a clean stop on SIGTERM.
+
+    `groups` are optimiser groups [{"params": [...], "lr": …}]; `named` maps stable names to the same parameters.
+    `evaluate(step)` returns validation metrics, the first of which decides what is best (higher is better).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: list[dict[str, Any]],
+        named: dict[str, nn.Parameter],
+        phases: Sequence[Phase],
+        settings: RunSettings,
+        directory: Path,
+        *,
+        device: str = "cpu",
+        evaluate: Callable[[], dict[str, float]] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        from accelerate import Accelerator
+
+        self.settings = settings
+        self.phases = list(phases)
+        self.directory = directory
+        self.evaluate = evaluate
+        self.report = progress
+        self.named = named
+        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16")
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
+        self.base_rates = [group["lr"] for group in groups]
+        self.loss, self.optimizer = self.accelerator.prepare(SupervisedLoss(model), optimizer)
+        self.plans = [BatchPlan(p.corpus.lengths, settings.batch_tokens, settings.seed) for p in self.phases]
+        self.state = RunState()
+        self.stop_requested = False
+
+    def _optimizer_tensors(self) -> dict[str, torch.Tensor]:
+        inner = getattr(self.optimizer, "optimizer", self.optimizer)
+        out: dict[str, torch.Tensor] = {}
+        for name, parameter in self.named.items():
+            out[f"param.{name}"] = parameter
+            for key, value in inner.state.get(parameter, {}).items():
+                out[f"optim.{key}.{name}"] = torch.as_tensor(value)
+        return out
+
+    def save(self) -> None:
+        """Write a checkpoint of everything that the next step depends on."""
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.directory, self.state.step, self._optimizer_tensors(), vars(self.state))
+
+    def resume(self) -> bool:
+        """Take up the newest whole checkpoint; False when there is none."""
+        found = latest_checkpoint(self.directory)
+        if found is None:
+            return False
+        _, tensors, state = found
+        inner = getattr(self.optimizer, "optimizer", self.optimizer)
+        with torch.no_grad():
+            for name, parameter in self.named.items():
+                parameter.copy_(tensors[f"param.{name}"].to(parameter.device))
+                moments = {
+                    key.split(".", 2)[1]: value.to(parameter.device) if value.dim() else value
+                    for key, value in tensors.items()
+                    if key.startswith("optim.") and key.split(".", 2)[2] == name
+                }
+                if moments:
+                    inner.state[parameter] = moments
+        self.state = RunState(**state)
+        return True
+
+    def _batch(self) -> tuple[torch.Tensor, torch.Tensor, list[np.ndarray]]:
+        phase = self.phases[self.state.phase]
+        epoch, rows = self.plans[self.state.phase].at(self.state.step - self.state.phase_start)
+        ids, kinds = [], []
+        for row in rows:
+            sequence, kind = phase.corpus[int(row)]
+            rng = np.random.default_rng([self.settings.seed, 2, self.state.phase, epoch, int(row)])
+            ids.append(shuffle_targets(sequence, kind, self.settings.rec_id, self.settings.span, rng))
+            kinds.append(kind)
+        weights = np.asarray(phase.weights, dtype=np.float32)
+        padded = pad_right(kinds, 0)
+        device = self.accelerator.device
+        loss_weights = torch.from_numpy(weights[padded]).to(device)
+        for n, kind in enumerate(kinds):
+            loss_weights[n, len(kind) :] = 0
+        return torch.from_numpy(pad_right(ids, 0)).to(device), loss_weights, kinds
+
+    def _advance_phase(self) -> None:
+        used = self.settings.schedule.progress(self.state.step, self.state.elapsed / 60)
+        while self.state.phase + 1 < len(self.phases) and used >= self.phases[self.state.phase].until:
+            self.state.phase += 1
+            self.state.phase_start = self.state.step
+
+    def step(self) -> dict[str, float]:
+        """One optimiser step; returns what the log keeps of it."""
+        began = time.monotonic()
+        self._advance_phase()
+        schedule, state = self.settings.schedule, self.state
+        minutes = state.elapsed / 60
+        factor = schedule.factor(state.step, minutes)
+        if state.decay_start is None and schedule.decaying(state.step, minutes):
+            state.decay_start = state.step
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        torch.manual_seed((self.settings.seed * 1_000_003 + state.step) % 2**63)
+        ids, weights, _ = self._batch()
+        self.loss.train()
+        with self.accelerator.autocast():
+            loss, losses = self.loss(ids, weights)
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(list(self.named.values()), self.settings.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        tokens = int(ids.numel())
+        state.step += 1
+        state.tokens += tokens
+        spent = time.monotonic() - began
+        state.elapsed += spent
+        return {
+            "step": state.step,
+            "loss": round(float(loss.detach()), 4),
+            "plain_loss": round(float(losses.mean()), 4),
+            "grad_norm": round(float(norm), 3),
+            "lr_factor": round(factor, 4),
+            "tokens_per_second": round(tokens / spent, 1),
+            "phase": state.phase,
+        }
+
+    def _validate(self, on_best: Callable[[], None] | None) -> None:
+        if self.evaluate is None:
+            return
+        metrics = self.evaluate()
+        self.state.log.append({"step": self.state.step, **metrics})
+        first = next(iter(metrics.values()))
+        if self.state.best is None or first >= self.state.best:
+            self.state.best, self.state.best_step = first, self.state.step
+            if on_best is not None:
+                on_best()
+
+    def run(self, on_step: Callable[[dict[str, float]], None], on_best: Callable[[], None] | None = None) -> bool:
+        """Train until the budget is spent or a stop is asked for; True when the budget is spent."""
+        schedule, state = self.settings.schedule, self.state
+        last_save = last_eval = time.monotonic()
+        previous = _catch_sigterm(self)
+        try:
+            while not schedule.done(state.step, state.elapsed / 60):
+                on_step(self.step())
+                now = time.monotonic()
+                every = self.settings.eval_steps
+                if state.step % every == 0 if every else now - last_eval > self.settings.eval_minutes * 60:
+                    self._validate(on_best)
+                    last_eval = time.monotonic()
+                every = self.settings.save_steps
+                due = state.step % every == 0 if every else now - last_save > self.settings.save_minutes * 60
+                if due or self.stop_requested:
+                    self.save()
+                    last_save = time.monotonic()
+                if self.stop_requested:
+                    return False
+            self._validate(on_best)
+            self.save()
+            return True
+        finally:
+            if previous is not None:
+                signal.signal(signal.SIGTERM, previous)
+
+
+def _catch_sigterm(trainer: Trainer) -> Any:
+    """On SIGTERM finish the step, write a checkpoint, stop. None where signals cannot be set (not the main thread)."""
+
+    def ask(*_: object) -> None:
+        trainer.stop_requested = True
+
+    try:
+        return signal.signal(signal.SIGTERM, ask)
+    except ValueError:
+        return None
