@@ -79,8 +79,8 @@ def rarity(run: Sequence[Word], mentions: int | None = None) -> Rarity:
             return Rarity.WORD
         if mentions < use.lower + use.capital:  # rather the word, or a person of that name
             return Rarity.COMMON
-        often_a_title = mentions >= 5 * (use.lower + use.capital + 1) * (1 if use.lower < 5 else 4)
-        return Rarity.NAME if use.lower < 8 and often_a_title else Rarity.WORD
+        often_a_title = mentions >= 5 * (use.lower + use.capital + 1)
+        return Rarity.NAME if use.lower < 3 and often_a_title else Rarity.WORD
     rarest = min(VERY_COMMON if word.bare.isdigit() else table.get(word.bare, _UNUSED).lower for word in run)
     common = rarest / 4 ** (len(run) - 2)  # each further word makes a chance meeting of them less likely
     if common < EVERYDAY_PHRASE / 3 or (mentions is None and common < EVERYDAY_PHRASE):

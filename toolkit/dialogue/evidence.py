@@ -37,6 +37,7 @@ _IS = frozenset({"is", "was", "are", "were", "be"})
 _SUBJECTS = _set("favorite favourite favorites one ones movie movies film films suggestion recommendation another")
 AFTER = _set("movie movies film films trailer series franchise starring is was with has looks sounds")
 SMALL = _set("a an the of and or in on to for at by with from is it be v vs as le la de el du der die das but not my")
+_WITHIN = frozenset({"of", "to", "the", "a"})
 _OBJECTS = _set("the an his her their my your our me you him them us of to this that these those")
 _SENTENCE_END = re.compile(r"[.!?\n…]")
 _BREAK = re.compile(r"[,;!?\n…]|\.\s")
@@ -180,10 +181,17 @@ class Sentence:
 
         A long title may have a name before or behind it; a colon and "of", "for" with a capital behind always lead on.
         """
-        if not self.capital(last - 1) or self._shout:
+        if self._shout or not any(self.capital(n) for n in range(first, last)):
             return False
         if last < len(self.parts) and self.gap(last).strip(" ") == ":" and self.capital(last):
             return True
+        if last < len(self.parts) - 1 and self.parts[last].bare == "&" and self.capital(last + 1):
+            return True
+        before = first
+        while last - first <= 2 and before > 1 and self.parts[before - 1].bare in _WITHIN and self._joined(before):
+            before -= 1
+        if before < first and self._joined(before) and self._name_like(before - 1):
+            return True  # "Birds of Prey", "Welcome to the Jungle"
         behind = last
         while (
             behind < len(self.parts) - 1
@@ -236,7 +244,7 @@ class Sentence:
         word = self.parts[last]
         if word.bare in NUMBERED and last + 1 < len(self.parts):
             last, word = last + 1, self.parts[last + 1]
-        if not word.form.isdigit() or len(word.form) > 2 or word.form == "1" or word.bare == "two":
+        if not word.form[0].isdigit() or len(word.form) > 2 or word.form == "1" or word.bare == "two":
             return False
         return last + 1 >= len(self.parts) or self.parts[last + 1].bare not in _COUNTED
 

@@ -25,6 +25,7 @@ __all__ = ["Ambiguous", "Link", "Linked", "Linker"]
 MAX_WORDS = 16  # words of a title that are looked at; no title that people type in full is longer
 FUZZY_WORDS = 6  # words of a misspelt title
 FUZZY_TRIES = 200  # unknown words of one text that the fuzzy pass looks at, so that its time is bounded
+SPOKEN_OF = 5  # mentions, on the everyday list's scale, from which a misspelt title is believed
 DOMINANCE = 3.0  # of two equal names, the one mentioned this many times as often as the next is meant
 
 _YEAR_BEHIND = re.compile(r"(?P<open>\s*[(\[]\s*|,?\s+(?:from\s+)?)(?P<year>(?:18|19|20)\d\d)\b(?(open)\s*[)\]]?)")
@@ -117,6 +118,8 @@ class Linker:
                 own = 0
                 if items is None and sentence.possessive(last - 1):  # "Inception's ending"
                     items, own = self._titles.index.get(key[:-1]), len("'s")
+                if items and last - first > 1 and parts[first].bare in ARTICLES:  # "the Alien movies"
+                    items = list(dict.fromkeys([*items, *self._titles.index.get(key[len(forms[first]) :], ())]))
                 if items and forms[first] and forms[last - 1]:
                     yield self._found(sentence, first, last, items, known, own=own)
                 if not self._titles.may_go_on(key):
@@ -155,7 +158,9 @@ class Linker:
             stop += 1
         key = sentence.key(first, last)
         rare = rarity(run, titles.mentions(items))
-        if titles.is_a_person(key, items) or (sentence.crosses(first, last) and not titles.broken(items)):
+        apart = len(run) > 1 and is_everyday(key)  # "t ime"
+        across = sentence.crosses(first, last) and not titles.broken(items)
+        if apart or across or titles.is_a_person(key, items):
             rare = Rarity.COMMON
         elif key in titles.pieces:
             rare = min(rare, Rarity.CUED)
@@ -207,7 +212,8 @@ class Linker:
                     continue
                 items = [item for other in near for item in self._titles.index[other]]
                 items = [item for item in dict.fromkeys(items) if self._holds_everyday(item, parts[first:last])]
-                if not items:
+                spoken_of = self._titles.mentions(items)  # a slip of a title that hardly anybody names is no slip of it
+                if not items or (spoken_of is not None and spoken_of < SPOKEN_OF):
                     continue
                 found = self._found(sentence, first, last, items, known, how="fuzzy")
                 closeness = len(key) - 4 * slips
@@ -223,7 +229,8 @@ class Linker:
         """Whether the everyday words of a misspelt title stand in the item's title: slips are in the others."""
         title = {word.form for name in self._titles.names(item_id) for word in words(name)}
         forms = [word.form for word in run]
-        plural = {forms[-1] + "s", forms[-1].removesuffix("s")} & title
+        last = forms[-1]
+        plural = {last + "s", last.removesuffix("s"), last.removesuffix("ies") + "y"} & title
         return not plural and all(
             w.form in title or w.bare in ARTICLES for w in run if is_everyday(w.bare) or len(w.bare) < 4
         )
