@@ -16,8 +16,9 @@ from gcrs.toolkit.ids.codebook import Codebook
 from gcrs.toolkit.model.tokens import TokenSpace
 
 if TYPE_CHECKING:
-    from gcrs.toolkit.model.engine import Engine
     from transformers import PreTrainedModel
+
+    from gcrs.toolkit.model.engine import Engine
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CODES = (4, 3, 5)

@@ -21,10 +21,10 @@ import numpy as np
 import outlines
 
 from gcrs.toolkit.dialogue.turns import Intent
-from gcrs.toolkit.errors import DataError, DeadEnd, UsageError
+from gcrs.toolkit.errors import DataError, DeadEnd, GcrsError, UsageError
 from gcrs.toolkit.ids.codebook import Codebook, SemanticId
 from gcrs.toolkit.ids.tree import PrefixTree
-from gcrs.toolkit.model.cache import Counts, PrefixCache
+from gcrs.toolkit.model.cache import PrefixCache
 from gcrs.toolkit.model.generator import GcrsTransformers
 from gcrs.toolkit.model.grammar import Grammar, IntentGrammar, ResponseGrammar, TargetGrammar, words_of
 from gcrs.toolkit.model.processor import MaskProcessor
@@ -67,12 +67,28 @@ class Piece:
 
 
 @dataclass
-class EngineStats:
-    """Tokens forwarded, as words and as tree nodes, tokens re-used, calls and seconds by step. Only ever grows."""
+class StepStats:
+    """Totals of one step over all calls: prompt ids found in the cache, tokens forwarded, tree nodes forwarded."""
 
-    tokens: Counts
-    calls: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    calls: int = 0
+    reused: int = 0
+    forwarded: int = 0
+    branched: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class EngineStats:
+    """What each step has cost so far; only ever grows."""
+
+    intent: StepStats = field(default_factory=StepStats)
+    targets: StepStats = field(default_factory=StepStats)
+    respond: StepStats = field(default_factory=StepStats)
+
+    @property
+    def forwarded(self) -> int:
+        """Tokens forwarded by all steps, tree nodes included."""
+        return sum(step.forwarded + step.branched for step in (self.intent, self.targets, self.respond))
 
 
 class Engine:
@@ -99,7 +115,7 @@ class Engine:
         if self._cache.rows != tokens.size:
             raise DataError(f"The model has {self._cache.rows} output rows, the tokenizer {tokens.size} tokens.")
         self.model = GcrsTransformers(self._cache, tokens)
-        self.stats = EngineStats(self._cache.counts)
+        self.stats = EngineStats()
         self._processor = processor
         self._lock = threading.RLock()
 
@@ -108,10 +124,12 @@ class Engine:
 
         The most probable allowed intent; a tie is a recommendation.
         """
-        with self._step("intent"):
+        with self._step(self.stats.intent, prompt):
             best = self._search(prompt, IntentGrammar(self.tokens, allow), beams=2)
         names: dict[int, Intent] = {self.tokens.rec: "recommend", self.tokens.chat: "chat"}
-        decided = names[int(best.ids[0, 0])]
+        if (token := int(best.ids[0, 0])) not in names:
+            raise DeadEnd(f"Token {token} was decoded where an intent must stand.")
+        decided = names[token]
         other: Intent = "chat" if decided == "recommend" else "recommend"
         probability = float(np.exp(best.scores[0]))
         return IntentDecision(decided, {decided: probability, other: max(0.0, 1.0 - probability)})
@@ -128,7 +146,7 @@ class Engine:
         if k < 1 or (beams is not None and beams < 1):
             raise UsageError(f"k is {k} and beams is {beams}, expected 1 or more.")
         grammar = TargetGrammar(self.tokens, self._allowed_tree(allowed))
-        with self._step("targets"):
+        with self._step(self.stats.targets, prompt):
             found = self._search(prompt, grammar, beams=max(k, beams or MIN_BEAMS))
         scored = [self._scored(ids, score) for ids, score in zip(found.ids.tolist(), found.scores, strict=True)]
         return sorted(scored, key=lambda one: (-one.score, one.item_id))[:k]
@@ -139,7 +157,7 @@ class Engine:
         Exhaustive: forwards every prefix of the catalogue that has a choice below it.
         """
         grammar = TargetGrammar(self.tokens, self._allowed_tree(allowed))
-        with self._step("score_all"):
+        with self._step(self.stats.targets, prompt):
             found = self._search(prompt, grammar, beams=None)
         states = self.tree.walk_batch(
             found.ids[:, 1:-1] - [self.tokens.level_range(n)[0] for n in range(self.tree.levels)]
@@ -167,8 +185,8 @@ class Engine:
         sids = [self.book.semantic_id(item) for item in licensed]
         grammar = ResponseGrammar(self.tokens, words_of(self.tokens), sids, min(sampling.max_tokens, room))
         generator = outlines.Generator(self.model, processor=self._processor(grammar))
-        stream = generator.stream(list(prompt), sampler=Sampler(sampling), stop=stop)
-        return self._pieces(stream)
+        stream: Any = generator.stream(list(prompt), sampler=Sampler(sampling), stop=stop)
+        return self._pieces(stream, list(prompt))
 
     def close(self) -> None:
         """Free the cache; the engine stays usable."""
@@ -177,7 +195,9 @@ class Engine:
 
     def _search(self, prompt: Sequence[int], grammar: Grammar, *, beams: int | None) -> Hypotheses:
         generator = outlines.Generator(self.model, processor=self._processor(grammar))
-        found: Hypotheses = generator(list(prompt), length=grammar.length, beams=beams)
+        found: Any = generator(list(prompt), length=grammar.length, beams=beams)
+        if not isinstance(found, Hypotheses):
+            raise GcrsError(f"The generator gave {type(found).__name__}, expected Hypotheses.")
         return found
 
     def _allowed_tree(self, allowed: np.ndarray | None) -> PrefixTree:
@@ -194,12 +214,13 @@ class Engine:
         sid = self.tokens.sid_of(ids[1:-1])
         return Scored(self.book.item_id(sid), sid, float(score))
 
-    def _pieces(self, stream: Iterator[int]) -> Iterator[Piece]:
+    def _pieces(self, stream: Iterator[int], prompt: list[int] | None) -> Iterator[Piece]:
         text = TextStream(self.tokens.decode_text)
         span: list[int] | None = None
         while True:
-            with self._step("respond"):
+            with self._step(self.stats.respond, prompt):
                 token = next(stream, self.tokens.end)
+            prompt = None
             if token == self.tokens.end:
                 text.drop()
                 yield Piece("text", "", None, (token,))
@@ -219,11 +240,17 @@ class Engine:
                     yield Piece("text", words, None, ids)
 
     @contextmanager
-    def _step(self, name: str) -> Iterator[None]:
+    def _step(self, step: StepStats, prompt: Sequence[int] | None) -> Iterator[None]:
+        """Hold the lock and count; `prompt` is None for all but a reply's first token."""
         with self._lock:
-            start = time.perf_counter()
+            start, cache = time.perf_counter(), self._cache
+            forwarded, branched = cache.forwarded, cache.branches
+            if prompt is not None:
+                step.calls += 1
+                step.reused += cache.common(list(prompt))
             try:
                 yield
             finally:
-                self.stats.calls[name] = self.stats.calls.get(name, 0) + 1
-                self.stats.seconds[name] = self.stats.seconds.get(name, 0.0) + time.perf_counter() - start
+                step.forwarded += cache.forwarded - forwarded
+                step.branched += cache.branches - branched
+                step.seconds += time.perf_counter() - start

@@ -54,7 +54,7 @@ class GcrsTransformers(Transformers):
         self.cache = cache
         self.tokens = tokens
 
-    def generate(
+    def generate(  # type: ignore[override]  # ids for prompts, not strings
         self, model_input: Sequence[int], output_type: Any = None, *, length: int, beams: int | None
     ) -> Hypotheses:
         """The `beams` best outputs of `length` tokens after the prompt ids; None = every legal output."""
@@ -67,7 +67,7 @@ class GcrsTransformers(Transformers):
         """Not supported: prompts are decoded one by one, so that each re-uses the cache."""
         raise NotImplementedError("gcrs decodes prompts one by one.")
 
-    def generate_stream(
+    def generate_stream(  # type: ignore[override]
         self,
         model_input: Sequence[int],
         output_type: Any = None,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from outlines.processors import OutlinesLogitsProcessor
-from outlines.processors.tensor_adapters import tensor_adapters
+from outlines.processors.tensor_adapters.torch import TorchTensorAdapter
 
 from gcrs.toolkit.errors import GcrsError
 from gcrs.toolkit.model.grammar import UNFORCED, Grammar
@@ -27,7 +27,7 @@ class MaskProcessor(OutlinesLogitsProcessor):
 
     def __init__(self, grammar: Grammar, *, start: int = 0) -> None:
         # not super().__init__("torch"): all that it adds is to loosen torch.compile's errors for the whole process
-        self.tensor_adapter = tensor_adapters["torch"]()
+        self.tensor_adapter = TorchTensorAdapter()  # type: ignore[abstract]
         self.grammar = grammar
         self.start = start
 
@@ -46,7 +46,8 @@ class MaskProcessor(OutlinesLogitsProcessor):
         """The token that must follow each row and costs nothing, else -1; int64 [b]."""
         return self.grammar.forced(self._generated(input_ids))
 
-    def process_logits(self, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    def process_logits(self, input_ids: Any, logits: Any) -> Any:
+        """Scores of the same shape: -inf where illegal, log-probabilities where the grammar normalises."""
         generated = self._generated(input_ids)
         columns = self.grammar.columns(generated)
         legal = torch.from_numpy(self.grammar.legal(generated)).to(logits.device)

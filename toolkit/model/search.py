@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gcrs.toolkit.errors import GcrsError
-
 if TYPE_CHECKING:
     from gcrs.toolkit.model.cache import PrefixCache
 
@@ -25,7 +23,7 @@ NOWHERE = -1
 class Hypotheses:
     """Complete outputs, best first: ids int64 [b, n] and the sum of their tokens' scores, float64 [b].
 
-    Equal scores stand in the order of their ids. Those that tie with the last of the beam are all kept.
+    Equal scores stand in the order of their ids. Those that tie with the last of the beam are kept too.
     """
 
     ids: np.ndarray
@@ -58,7 +56,7 @@ def beam_search(cache: PrefixCache, prompt: Sequence[int], processor: Any, *, le
     ids = np.array([lead], dtype=np.int64)
     live = _Beams(ids, np.zeros(1), np.full(ids.shape, NOWHERE))
     while live.ids.shape[1] < length:
-        live = _cut(_step(cache, live, processor, len(lead), root), beams, ties=live.ids.shape[1] == length - 1)
+        live = _cut(_step(cache, live, processor, len(lead), root), beams)
     keep = live.part(_order(live))
     path = keep.places[0, len(lead) :].tolist()
     known = path.index(NOWHERE) if NOWHERE in path else len(path)
@@ -115,8 +113,6 @@ def _step(cache: PrefixCache, live: _Beams, processor: Any, lead: int, root: tor
         ids = torch.from_numpy(live.ids[asking])
         columns = processor.columns(live.ids[asking]) if hasattr(processor, "columns") else np.arange(cache.rows)
         step = processor(ids, cache.logits(hidden, columns)).double().cpu().numpy()
-        if np.isnan(step).any():
-            raise GcrsError("The model's output is not a number.", hint="Its weights or adapter are broken.")
         row, column = np.nonzero(step > -np.inf)
         rows.append(asking[row])
         tokens.append(columns[column])
@@ -138,11 +134,10 @@ def _hidden(cache: PrefixCache, live: _Beams, asking: np.ndarray, lead: int, roo
     return hidden[torch.from_numpy(np.flatnonzero(level == depth - 1)).to(hidden.device)]
 
 
-def _cut(live: _Beams, beams: int, *, ties: bool) -> _Beams:
-    """The best `beams`, equal scores by ids; with `ties`, also all that equal the last one."""
+def _cut(live: _Beams, beams: int) -> _Beams:
+    """The best `beams`, and what equals the last of them, up to as many again; equal scores by ids."""
     if len(live.scores) <= beams:
         return live
     bound = np.partition(live.scores, -beams)[-beams]
     near = live.part(np.flatnonzero(live.scores >= bound))
-    order = _order(near)
-    return near.part(order if ties else order[:beams])
+    return near.part(_order(near)[: 2 * beams])
