@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import secrets
 import sys
 import time
 import warnings
@@ -35,14 +36,14 @@ STARTED = time.perf_counter()
 app = typer.Typer(
     name="gcrs",
     help="A generative conversational recommender over the catalogue that you bring.",
-    no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: half the start-up time
 )
-catalog_app = typer.Typer(help="Build, show and check a catalogue with semantic IDs.", no_args_is_help=True)
-data_app = typer.Typer(help="Public data sets as gcrs dialogues.", no_args_is_help=True)
-app.add_typer(catalog_app, name="catalog", rich_help_panel=None)
-app.add_typer(data_app, name="data", rich_help_panel=None)
+catalog_app = typer.Typer(help="Build, show and check a catalogue with semantic IDs.")
+data_app = typer.Typer(help="Public data sets as gcrs dialogues.")
+app.add_typer(catalog_app, name="catalog")
+app.add_typer(data_app, name="data")
 
 CatalogArgument = Annotated[str, typer.Argument(metavar="DIR|FILE", help="A prepared catalogue, a bundle, or items.")]
 BundleFlag = Annotated[str, typer.Option("--bundle", metavar="DIR|NAME", help="A bundle's directory or name.")]
@@ -82,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except GcrsError as error:
         return _fail(str(error), error.exit_code)
     except typer.TyperException as error:  # unknown flags, values of the wrong kind
-        return _fail(f"{_sentence(error.format_message())} See: gcrs --help", 2)
+        where = getattr(getattr(error, "ctx", None), "command_path", "gcrs")
+        return _fail(f"{_sentence(error.format_message())} See: {where} --help", 2)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:
@@ -189,13 +191,17 @@ class _Lines:
 
 @app.callback(invoke_without_command=True)
 def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         from gcrs import __version__
 
         print(f"gcrs {__version__}")
         raise typer.Exit()
+    if context.invoked_subcommand is None:
+        _say(context.get_help())
+        raise typer.Exit(2)
 
 
 # ------------------------------------------------------------------------------------------------------ catalogue
@@ -224,12 +230,13 @@ def catalog_build(
 ) -> None:
     """Give every item of a file its semantic ID; ends with a health report."""
     from gcrs.toolkit.catalog.readers import read_items
-    from gcrs.toolkit.prepared import BuildConfig, PreparedCatalog
+    from gcrs.toolkit.prepared import BuildConfig, PreparedCatalog, check_replaceable
 
     if collaborative and not dialogues:
         raise UsageError("--collaborative needs co-mentions.", hint="Pass --dialogues FILE.")
     share = (0.5 if collaborative is None else collaborative) if dialogues else 0.0
     config = BuildConfig(encoder, quantizer, levels, codes, tuple(text_column) if text_column else None, share, seed)
+    check_replaceable(out)
     catalog = read_items(items)
     with _progress() as progress:
         baskets = _baskets(dialogues or [], catalog)
@@ -330,16 +337,19 @@ def _find(catalog: Catalog, query: str) -> list[Item]:
     )
 
 
-def _item_json(item: Item, book: Codebook | None, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """An item as `--json` shows it: our keys first; a fact column of the same name becomes `fact_NAME`."""
+def _item_json(
+    item: Item, book: Codebook | None, facts: Mapping[str, Any] | None = None, score: float | None = None
+) -> dict[str, Any]:
+    """An item as `--json` shows it: our keys first, then its facts; a fact column of such a name is `fact_NAME`."""
     from gcrs.toolkit.ids.codebook import spell
 
-    out: dict[str, Any] = {"id": item.id, "title": item.label}
+    out: dict[str, Any] = {"id": item.id, "title": item.title}
     if book is not None:
         out["semantic_id"] = spell(book.semantic_id(item.id))
-    reserved = ("id", "title", "semantic_id", "score")
+    if score is not None:
+        out["score"] = round(score, 4)
     for name, value in (item.facts if facts is None else facts).items():
-        out[f"fact_{name}" if name in reserved else name] = value
+        out[f"fact_{name}" if name in ("id", "title", "semantic_id", "score") else name] = value
     return out
 
 
@@ -411,7 +421,7 @@ def finetune(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Teach a base model a catalogue and dialogues about it; writes a bundle."""
+    """Teach a base model a catalogue and dialogues about it."""
     from gcrs.toolkit.model.finetune import FinetuneConfig
     from gcrs.toolkit.model.finetune import finetune as run
     from gcrs.toolkit.settings import parse_assignments, read_settings
@@ -447,16 +457,50 @@ def _load(
 ) -> Talker:
     from gcrs.programs.loading import load_talker
 
+    rules = {"where": where or (), "exclude": exclude or ()}
     with _progress() as progress:
-        return load_talker(
-            bundle,
-            where=where or (),
-            exclude=exclude or (),
-            device=device,
-            chroma_url=chroma_url,
-            progress=progress,
-            started=STARTED,
-        )
+        return load_talker(bundle, **rules, device=device, chroma_url=chroma_url, progress=progress, started=STARTED)
+
+
+@app.command()
+def chat(
+    bundle: BundleFlag = "movies",
+    where: WhereFlag = None,
+    exclude: ExcludeFlag = None,
+    show_decisions: Annotated[bool, typer.Option("--show-decisions", help="Intent, targets and times.")] = False,
+    session: Annotated[Path | None, typer.Option(metavar="FILE", help="Go on with this session, and keep it.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the replies; default: a new one.")] = None,
+    device: DeviceFlag = "cpu",
+    chroma_url: ChromaFlag = None,
+) -> None:
+    """Talk with the recommender; reads lines from a pipe as well."""
+    talker = _load(bundle, where, exclude, device, chroma_url)
+    from gcrs.programs.chat import piped_lines, run_chat, terminal_lines
+    from gcrs.programs.session import ChatSession
+
+    held = ChatSession(
+        talker.recommender,
+        talker.linker,
+        bundle_hash=talker.bundle.hash,
+        where=where or (),
+        exclude=exclude or (),
+        seed=secrets.randbits(31) if seed is None else seed,
+    )
+    if session is not None and session.exists():
+        held.load(session, keep_rules=bool(where or exclude))
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    code = run_chat(
+        held,
+        _console(),
+        terminal_lines() if interactive else piped_lines(),
+        interactive=interactive,
+        notes=_console(stderr=True),
+        show_decisions=show_decisions,
+        session_file=session,
+        facts=talker.facts.get,
+    )
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -481,7 +525,8 @@ def recommend(
     given = None if dialogue is None else _read_dialogue(dialogue)
     talker = _load(bundle, where, exclude, device, chroma_url)
     from gcrs.programs.loading import Clock
-    from gcrs.programs.one_reply import Request, rendered, reply_to_dialogue, reply_to_text
+    from gcrs.programs.one_reply import Request, reply_to_dialogue, reply_to_text
+    from gcrs.programs.render import clean, fact_text, shown_text
 
     clock = Clock()
     request = Request(k, intent, tuple(where or ()), tuple(exclude or ()), seed)
@@ -490,37 +535,31 @@ def recommend(
     else:
         reply, outside = reply_to_dialogue(talker.recommender, talker.linker, given, request)
         if outside:
-            _say(f"{len(outside)} item ids are not in the catalogue and were read as words: {', '.join(outside[:5])}")
+            _say(f"Ids that are not in the catalogue, read as the word 'it': {clean(', '.join(outside[:5]))}")
     clock.lap("reply")
     facts = talker.facts.get([scored.item_id for scored in reply.ranking])
     clock.lap("facts")
-    seconds = (
-        talker.seconds | {k: v for k, v in reply.seconds.items() if k != "total"} | {"facts": clock.seconds["facts"]}
-    )
-    seconds["link"] = clock.seconds["reply"] - reply.seconds["total"]
-    seconds["total"] = time.perf_counter() - STARTED
     catalog, book = talker.bundle.catalog, talker.bundle.book
-    items = []
-    for scored in reply.ranking:
-        row = _item_json(catalog[scored.item_id], book, facts[scored.item_id])
-        items.append({**{key: row.pop(key) for key in ("id", "title", "semantic_id")}, "score": scored.score, **row})
-    words = rendered(reply.text, {item.id: item.label for item in catalog})
+    words = shown_text(reply.text, catalog)
     if as_json:
+        steps = {name: value for name, value in reply.seconds.items() if name != "total"}
+        link = clock.seconds["reply"] - sum(steps.values())
+        total = time.perf_counter() - STARTED
+        seconds = talker.seconds | {"link": link} | steps | {"facts": clock.seconds["facts"], "total": total}
         _print_json(
             {
                 "intent": reply.intent.intent,
                 "reply": words,
-                "items": items,
+                "items": [_item_json(catalog[s.item_id], book, facts[s.item_id], s.score) for s in reply.ranking],
                 "bundle": talker.bundle.hash,
                 "seconds": {name: round(value, 3) for name, value in seconds.items()},
             }
         )
         return
     print(words)
-    for number, item in enumerate(items, 1):
-        shown = {name: value for name, value in item.items() if name not in ("id", "title", "semantic_id", "score")}
-        details = "; ".join(", ".join(v[:3]) if isinstance(v, list) else str(v) for v in shown.values())
-        print(f"{number:>3}. {item['title']}{f' - {details}' if details else ''}")
+    for number, scored in enumerate(reply.ranking, 1):
+        told = "; ".join(f"{name}: {fact_text(value)}" for name, value in facts[scored.item_id].items())
+        print(f"{number:>3}. {clean(catalog[scored.item_id].title, lines=False)}{f' | {told}' if told else ''}")
 
 
 def _read_dialogue(source: str) -> Dialogue:
@@ -545,7 +584,7 @@ def doctor(
     bundle: BundleFlag = "movies",
     as_json: JsonFlag = False,
 ) -> None:
-    """What this installation has: versions, caches, weights, and whether a bundle loads."""
+    """Look after versions, caches, weights and a bundle."""
     checks = list(_examine(bundle))
     failed = [check for check in checks if check["exit_code"]]
     if as_json:

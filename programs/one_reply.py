@@ -12,7 +12,7 @@ from gcrs.programs.reply import Reply
 from gcrs.programs.session import ChatSession
 from gcrs.toolkit.catalog.filters import Columns, parse_where
 from gcrs.toolkit.dialogue.linker import Linker
-from gcrs.toolkit.dialogue.turns import MENTION, Dialogue
+from gcrs.toolkit.dialogue.turns import Dialogue
 from gcrs.toolkit.errors import DataError, DeadEnd
 from gcrs.toolkit.model.engine import Sampling
 
@@ -83,8 +83,3 @@ def reply_to_dialogue(
         rules=request.where,
     )
     return reply, tuple(outside)
-
-
-def rendered(text: str, titles: dict[str, str]) -> str:
-    """A turn's text as a person reads it: titles where items stand."""
-    return MENTION.sub(lambda match: titles[match.group(1)], text)

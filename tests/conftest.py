@@ -96,3 +96,37 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Run the test with an empty working directory."""
     monkeypatch.chdir(tmp_path)
     yield tmp_path
+
+
+@pytest.fixture(scope="session")
+def toy_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text encoder in the Hugging Face layout: two layers, random weights from a seed, bytes as tokens."""
+    import json
+
+    import torch
+    from toys import toy_tokenizer_json
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("encoder")
+    specials = ("[PAD]", "[UNK]")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = BertModel(BertConfig(vocab_size=256 + len(specials), initializer_range=1.0, **sizes))
+    model.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(toy_tokenizer_json(specials), encoding="utf-8")
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model in the Hugging Face layout: the toy Llama without our tokens."""
+    from toys import toy_model, toy_tokens
+
+    folder = tmp_path_factory.mktemp("base")
+    tokens = toy_tokens()
+    toy_model(tokens, vocab_size=tokens.base_rows).save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(tokens.base_json, encoding="utf-8")
+    return folder

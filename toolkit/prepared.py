@@ -156,9 +156,7 @@ class PreparedCatalog:
 
         DataError when it holds something else than a prepared catalogue.
         """
-        directory = Path(directory)
-        if directory.is_file() or (directory.is_dir() and any(directory.iterdir()) and not _ours(directory)):
-            raise DataError(f"{directory} exists and is no catalogue of gcrs.", hint="Choose another --out.")
+        check_replaceable(directory)
         with atomic_directory(directory) as staged:
             self.save_parts(staged)
 
@@ -209,8 +207,12 @@ def _dump(value: Any, path: Path) -> None:
         handle.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def _ours(directory: Path) -> bool:
-    return (directory / MANIFEST).is_file()
+def check_replaceable(directory: Path) -> None:
+    """DataError when something that is no prepared catalogue stands where one shall be written."""
+    directory = Path(directory)
+    foreign = directory.is_dir() and any(directory.iterdir()) and not (directory / MANIFEST).is_file()
+    if directory.is_file() or foreign or (directory / "gcrs.json").is_file():  # the last: a bundle
+        raise DataError(f"{directory} exists and is no catalogue of gcrs.", hint="Choose another --out.")
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from gcrs.toolkit.errors import DataError, UsageError
+
+_SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")  # YAML 1.1 reads 1e-4 as a text; nobody means that
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -13,9 +16,16 @@ def parse_yaml(text: str, where: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise DataError(f"{where} is not valid YAML: {' '.join(str(error).split())[:300]}.") from error
+    if isinstance(value, dict):
+        return {name: _number(entry) for name, entry in value.items()}
+    return _number(value)
+
+
+def _number(value: Any) -> Any:
+    return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
 
 
 def read_settings(path: Path) -> dict[str, Any]:

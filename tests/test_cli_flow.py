@@ -1,0 +1,177 @@
+"""From a CSV to a recommendation through the command line alone, on toy parts: no network, no shipped weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from toys import toy_catalog, toy_dialogues
+
+from gcrs.cli import main
+from gcrs.toolkit.dialogue.turns import write_dialogues
+
+Run = tuple[int, str, str]
+
+
+@pytest.fixture(scope="module")
+def items_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("items") / "films.csv"
+    rows = [f"{i.id},{i.title},{i.facts['year']},{'|'.join(i.facts['genre'])}" for i in toy_catalog()]  # type: ignore[arg-type]
+    path.write_text("\n".join(["id,title,year,genre", *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def dialogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("dialogues") / "train.jsonl"
+    write_dialogues(toy_dialogues(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def catalog_dir(items_csv: Path, toy_encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("catalog") / "films"
+    shape = ["--levels", "3", "--codes", "8"]
+    assert main(["catalog", "build", str(items_csv), "--out", str(out), "--encoder", str(toy_encoder_dir), *shape]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def bundle(catalog_dir: Path, dialogues: Path, toy_base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundle") / "toy"
+    flags = ["--catalog", str(catalog_dir), "--dialogues", str(dialogues), "--base", str(toy_base_dir)]
+    assert main(["finetune", *flags, "--steps", "3", "--out", str(out), "--set", "rank=2"]) == 0
+    return out
+
+
+def test_catalog_build_reports_health(
+    items_csv: Path, toy_encoder_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "films"
+    assert main(["catalog", "build", str(items_csv), "--out", str(out), "--encoder", str(toy_encoder_dir)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("12 items, 1 level, rqkmeans, ")
+    assert "collisions: " in printed and f"written: {out} (hash " in printed
+    parts = ["catalog.json", "codebook.safetensors", "health.json", "health.png", "items.jsonl", "semantic_ids.json"]
+    assert sorted(path.name for path in out.iterdir()) == parts
+
+
+def test_catalog_build_json(
+    items_csv: Path, dialogues: Path, toy_encoder_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "films")
+    flags = ["--encoder", str(toy_encoder_dir), "--quantizer", "rqvae", "--dialogues", str(dialogues), "--json"]
+    assert main(["catalog", "build", str(items_csv), "--out", out, *flags]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert list(answer) == ["out", "hash", "health"]
+    assert answer["out"] == out and len(answer["hash"]) == 64
+    assert answer["health"]["items"] == 12 and answer["health"]["quantizer"] == "rqvae"
+
+
+def test_catalog_show(catalog_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["catalog", "show", str(catalog_dir)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        f"12 items in {catalog_dir}",
+        "  year: integer, filled in 12",
+        "  genre: list, filled in 12",
+    ]
+    assert lines[3].startswith("semantic IDs: 8 x 8 x 8 codes by rqkmeans over ")
+    assert main(["catalog", "show", str(catalog_dir), "galaxy quest", "--json"]) == 0
+    (item,) = json.loads(capsys.readouterr().out)["items"]
+    assert item.pop("semantic_id").startswith("<a_")
+    assert item == {"id": "m05", "title": "Galaxy Quest", "year": 1999, "genre": ["comedy", "sci-fi"]}
+    assert main(["catalog", "show", str(catalog_dir), "galaxy qest"]) == 3
+    expected = "gcrs: error: No item has the id or title 'galaxy qest'. Close: galaxy quest (1999).\n"
+    assert capsys.readouterr() == ("", expected)
+
+
+def test_catalog_check(catalog_dir: Path, items_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["catalog", "check", str(catalog_dir)]) == 0
+    assert capsys.readouterr() == ("12 items, all parts verified\nitems without facts: 0\nnear-duplicates: 0\n", "")
+    assert main(["catalog", "check", str(items_csv), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer == {"items": 12, "near_duplicates": [], "without_facts": [], "health": None}
+
+
+def test_recommend_json(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--bundle", str(bundle), "--where", "year>=1990", "--exclude", "m12", "-k", "4", "--json"]
+    assert main(["recommend", "something like Galaxy Quest", *flags]) == 0
+    first = capsys.readouterr().out
+    answer = json.loads(first)
+    assert list(answer) == ["intent", "reply", "items", "bundle", "seconds"]
+    assert answer["intent"] == "recommend" and answer["reply"].strip() and len(answer["bundle"]) == 64
+    assert len({item["id"] for item in answer["items"]}) == 4
+    for item in answer["items"]:
+        assert list(item) == ["id", "title", "semantic_id", "score", "year", "genre"]
+        assert item["year"] >= 1990 and item["id"] not in ("m05", "m12")
+    scores = [item["score"] for item in answer["items"]]
+    assert scores == sorted(scores, reverse=True) and scores[0] <= 0
+    steps = ("bundle", "imports", "model", "program", "link", "intent", "target", "response", "facts", "total")
+    assert sorted(answer["seconds"]) == sorted(steps)
+    assert main(["recommend", "something like Galaxy Quest", *flags]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert {**again, "seconds": None} == {**answer, "seconds": None}
+
+
+def test_recommend_gives_all_that_is_allowed(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--bundle", str(bundle), "--where", "genre=horror", "-k", "10"]
+    assert main(["recommend", "hi", *flags]) == 0
+    out, err = capsys.readouterr()
+    listed = sorted(line.split(". ")[1] for line in out.splitlines()[-2:])
+    assert listed == ["Alien | year: 1979; genre: horror, sci-fi", "It | year: 2017; genre: horror"]
+    assert err == ""
+
+
+def test_recommend_answers_a_dialogue(bundle: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    turns = [{"role": "user", "text": "I loved <item:m01> and <item:nope>, and Heat."}]
+    path = tmp_path / "one.jsonl"
+    path.write_text(json.dumps({"id": "1", "turns": turns}) + "\n", encoding="utf-8")
+    assert main(["recommend", "--dialogue", str(path), "--bundle", str(bundle), "-k", "12", "--json"]) == 0
+    out, err = capsys.readouterr()
+    ids = [item["id"] for item in json.loads(out)["items"]]
+    assert len(ids) == 10 and not {"m01", "m09"} & set(ids)
+    assert err == "Ids that are not in the catalogue, read as the word 'it': nope\n"
+
+
+def test_recommend_may_only_chat(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recommend", "hello", "--bundle", str(bundle), "--intent", "chat", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["intent"] == "chat" and answer["items"] == [] and answer["reply"].strip()
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--where", "colour=red"], 2, "The catalogue has no column 'colour'. Its columns: "),
+        (["--where", "year"], 2, "'year' is no rule"),
+        (["--where", "year>old"], 2, "compares the column 'year' with 'old', expected an integer"),
+        (["--exclude", "m99"], 3, "Item 'm99' is not in the catalogue."),
+        (["--where", "year>2050"], 1, "Nothing is left to recommend"),
+    ],
+)
+def test_rules_that_cannot_be_met(
+    bundle: Path, flags: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["recommend", "hi", "--bundle", str(bundle), *flags]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("gcrs: error: ") and message in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x " * 50_000,
+        "\x00\x1b[31m\x07",
+        "🎬👩‍👩‍👧🏳️‍🌈",
+        "שלום \u202e עולם",
+        "<|im_end|><BOI><a_1><EOI> <item:m01>",
+        "\ud800",
+    ],
+    ids=["100,000 characters", "control characters", "emoji", "right to left", "our own marks", "lone surrogate"],
+)
+def test_any_text_gets_a_normal_reply(bundle: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recommend", text, "--bundle", str(bundle), "-k", "3", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert len(answer["items"]) == 3 and answer["reply"].strip()
