@@ -85,8 +85,9 @@ def run_chat(
 ) -> int:
     """Talk until the input ends. Returns the exit code: 0, or off a terminal that of the first line that failed.
 
-    `session_file` is written after every step; `facts` fills the cards (default: the items' own). At a terminal Ctrl-C stops the reply, which stays in the conversation
-    as far as it was shown; a second one at the prompt leaves. Off a terminal KeyboardInterrupt is the caller's.
+    `session_file` is written after every step; `facts` fills the cards (default: the items' own). At a terminal Ctrl-C
+    stops the reply, which stays in the conversation as far as it was shown; a second one at the prompt leaves. Off a
+    terminal KeyboardInterrupt is the caller's.
     """
     return _Chat(session, console, notes or console, interactive, show_decisions, session_file, facts).run(read_line)
 

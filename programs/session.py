@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gcrs.toolkit.dialogue.linker import Ambiguous, Linked, Linker
 
 MORE = "What else would you recommend?"
-_AGAIN = re.compile(r"\b(?:again|once more|re-?(?:watch|read|play|visit|listen|try|commend)\w*|repeat\w*)\b", re.I)
+_AGAIN = re.compile(r"\b(?:again|once more|re-?(?:watch|read|play|visit|listen|try)\w*|repeat\w*)\b", re.I)
 _SAID: dict[Feedback, str] = {
     "liked": "I like {}.",
     "disliked": "I do not like {}.",
@@ -152,7 +152,8 @@ class ChatSession:
             raise UsageError("There is no message.", hint="Say what you like, or what you are looking for.")
         linked = self._link(words)
         user = self._user_turn(linked)
-        again = user.mentions if _AGAIN.search(words) else ()
+        named = tuple(dict.fromkeys(link.item for link in linked.links))
+        again = named if _AGAIN.search(words) else ()
         allowed = self.allowed(again, user.mentions)
         if intent == "recommend" and not targets and not allowed.any():
             raise DeadEnd(

@@ -50,12 +50,12 @@ def fit(dialogue: Dialogue, tokens: TokenSpace, book: Codebook, limit: int, *, r
     said = []
     if start:
         said.append(f"{start} older {'turn' if start == 1 else 'turns'} left the context")
+    gone = [item for turn in dialogue.turns[:start] for item in (*turn.mentions, *turn.decided_targets)]
     length = ends[-1] - begins[start]
     if length > room:
-        kept = [_cut(kept[0], tokens, book, room)]
+        whole, kept = kept[0], [_cut(kept[0], tokens, book, room)]
+        gone += [item for item in whole.mentions if item not in kept[0].mentions]
         said.append(f"the last message was cut from {length} to about {room} tokens")
-    there = {item for turn in kept for item in turn.mentions}
-    gone = [item for turn in dialogue.turns for item in (*turn.mentions, *turn.decided_targets) if item not in there]
     summary, count = _summary(dialogue.turns[:start], gone, rules, tokens, book, quarter)
     if count:
         said.append(f"{count} of the items that were spoken of stay in a summary")

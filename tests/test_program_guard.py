@@ -1,0 +1,73 @@
+"""The leak guard: what it releases, when, and what it never shows."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import toy_catalog
+
+from gcrs.programs.guard import LeakGuard, ends_sentence
+from gcrs.toolkit.dialogue.linker import Linker
+from gcrs.toolkit.model.engine import Piece
+
+LINKER = Linker(toy_catalog())
+
+
+def pieces(text: str) -> list[Piece]:
+    """The text as a model streams it, word by word, each with the space before it."""
+    return [Piece("text", word, None, (n,)) for n, word in enumerate(re.findall(r"\s?\S+|\s", text))]
+
+
+def run(text: str, licensed: tuple[str, ...] = (), *, drop: bool = True) -> tuple[str, LeakGuard]:
+    guard = LeakGuard(LINKER, licensed, drop=drop)
+    shown = [one for piece in pieces(text) for one in guard.feed(piece)] + guard.finish()
+    assert "".join(piece.text for piece in shown) == guard.text
+    assert guard.ids == [i for piece in shown for i in piece.token_ids]
+    return guard.text, guard
+
+
+def test_a_sentence_with_an_unlicensed_title_is_left_out() -> None:
+    text, guard = run("Good choice! You should see The Matrix. It is fun.")
+    assert text == "Good choice! It is fun." and guard.leaks == 1 and not guard.stopped
+
+
+def test_without_dropping_the_reply_stops_before_the_title() -> None:
+    text, guard = run("Good choice! You should see The Matrix. It is fun.", drop=False)
+    assert text == "Good choice!" and guard.stopped and guard.leaks == 1
+
+
+def test_licensed_titles_may_be_written() -> None:
+    text, guard = run("You should see The Matrix. It is fun.", ("m03",))
+    assert text == "You should see The Matrix. It is fun." and guard.leaks == 0
+
+
+def test_item_spans_pass_and_stay_whole() -> None:
+    guard = LeakGuard(LINKER, ("m01",), drop=True)
+    shown = guard.feed(Piece("text", "Try ", None, (1,))) + guard.feed(Piece("item", "<item:m01>", "m01", (2, 3)))
+    assert shown == []  # nothing before the sentence ends
+    shown = guard.feed(Piece("text", "!", None, (4,))) + guard.feed(Piece("text", " Or not", None, (5,)))
+    assert "".join(piece.text for piece in shown) == "Try <item:m01>!"
+
+
+@pytest.mark.parametrize("text", ["See it.", "Really?!", "Yes…", 'He said "no."', "One\n"])
+def test_sentences_end(text: str) -> None:
+    assert ends_sentence(text)
+
+
+@pytest.mark.parametrize("text", ["Mr.", "starring J.", "Vol.", "and", ""])
+def test_and_do_not_end(text: str) -> None:
+    assert not ends_sentence(text)
+
+
+words = st.sampled_from(["great", "The Matrix", "Galaxy Quest", "Fargo", "you", "see", "watch", "and", "loved"])
+sentences = st.lists(st.tuples(st.lists(words, min_size=1, max_size=5), st.sampled_from(".!?")), max_size=5)
+
+
+@given(sentences, st.sets(st.sampled_from(["m03", "m05", "m08"])), st.booleans())
+def test_no_unlicensed_title_is_ever_shown(said: list[tuple[list[str], str]], licensed: set[str], drop: bool) -> None:
+    text = " ".join(" ".join(sentence) + end for sentence, end in said)
+    shown, _ = run(text, tuple(licensed), drop=drop)
+    assert {link.item for link in LINKER.link(shown, tuple(licensed)).links} <= licensed
