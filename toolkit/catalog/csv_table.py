@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +16,8 @@ from gcrs.toolkit.catalog.item import ColumnType, Fact
 from gcrs.toolkit.errors import DataError
 
 _TYPED = re.compile(rf"(.+?)\s*(?:(\[\])|:({'|'.join(COLUMN_TYPES)}))")
+_CHUNK = 10_000  # rows that are turned into columns at a time
+_MANY = 50_000  # distinct cells after which a column is no longer searched for equal ones
 _LOOSE_BAR = re.compile(r"(^|\s)\||\|(\s|$)")
 
 
@@ -101,7 +102,15 @@ def _header(file: str, cells: list[str]) -> tuple[list[str], dict[str, ColumnTyp
 def _read(file: str, counter: _Counter, delimiter: str, names: list[str]) -> tuple[list[int], dict[str, list[str]]]:
     rows: list[int] = []
     columns: dict[str, list[str]] = {name: [] for name in names}
-    stores = list(columns.values())
+    same: list[dict[str, str]] = [{} for _ in names]  # equal cells of a column are one object in memory
+    pending: list[list[str]] = []
+
+    def flush() -> None:
+        for name, known, cells in zip(names, same, zip(*pending, strict=True), strict=False):
+            stripped = map(str.strip, cells)
+            columns[name].extend(stripped if len(known) > _MANY else (known.setdefault(c, c) for c in stripped))
+        pending.clear()
+
     limit = csv.field_size_limit(MAX_CELL)
     last = counter.number
     try:
@@ -109,15 +118,16 @@ def _read(file: str, counter: _Counter, delimiter: str, names: list[str]) -> tup
             started, last = last + 1, counter.number
             if not cells or (len(cells) == 1 and not cells[0].strip()):
                 continue
-            if len(cells) != len(stores):
+            if len(cells) != len(names):
                 raise DataError(
-                    f"{file}, line {started}: found {len(cells)} cells, expected {len(stores)}.",
+                    f"{file}, line {started}: found {len(cells)} cells, expected {len(names)}.",
                     hint="Quote a cell that holds the delimiter or a line end.",
                 )
-            for store, cell in zip(stores, cells, strict=True):
-                text = cell.strip()
-                store.append(sys.intern(text) if len(text) < 64 else text)
+            pending.append(cells)
             rows.append(started)
+            if len(pending) == _CHUNK:
+                flush()
+        flush()
     except csv.Error as error:
         if "field larger" in str(error):
             raise DataError(f"{file}, line {last + 1}: found a cell of more than {MAX_CELL:,} characters.") from None

@@ -61,7 +61,9 @@ def near_duplicates(catalog: Catalog) -> list[NearDuplicate]:
             if name != other and distance >= _WINDOW:
                 break
             apart = isinstance(year, int) and isinstance(other_year, int) and abs(year - other_year) > 1
-            if apart or (name != other and (_numbers(name) != _numbers(other) or ratio(name, other) < _CLOSE)):
+            if apart or (
+                name != other and (not ratio(name, other, score_cutoff=_CLOSE) or _numbers(name) != _numbers(other))
+            ):
                 continue
             reason = "the same name" if name == other else "almost the same name"
             years = "the same year" if year == other_year else "neighbouring years"

@@ -35,9 +35,9 @@ def encode_texts(
     """Float32 [n, width], a unit vector for each text: the mean of the last layer's token vectors (MiniLM: 384 wide).
 
     `encoder` is "minilm" or a directory in the Hugging Face layout (config.json, safetensors, tokenizer.json).
-    Texts are cut at 256 tokens and batched by length; an empty text is encoded like any other. The vectors of equal
-    texts are equal. Raises MissingModelError (exit 4) when the encoder is not there and cannot be fetched, DataError
-    when a directory holds no encoder.
+    Texts are cut at 256 tokens and batched by length; a text without a token has the zero vector. The vectors of
+    equal texts are equal. Raises MissingModelError (exit 4) when the encoder is not there and cannot be fetched,
+    DataError when a directory holds no encoder.
     """
     import numpy as np
 
@@ -109,6 +109,8 @@ def _mean_pool(model: Any, tokenizer: Any, texts: list[str]) -> np.ndarray:
     import torch
 
     batch = tokenizer(texts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+    if batch["input_ids"].shape[1] == 0:
+        return torch.zeros(len(texts), model.config.hidden_size).numpy()
     with torch.inference_mode():
         hidden = model(**batch).last_hidden_state
     mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ Progress = Callable[[int, int, str], None]
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 MAX_LINE = 16 * MAX_CELL  # bytes of one line: a file without line ends must not fill the memory
+_ID = re.compile(r"[^<>\s]{1,200}")  # what `<item:ID>` in a turn's text can hold
 _HEADER = {"gcrs": "items", "version": 1}
 
 
@@ -257,7 +259,7 @@ def _id(value: Any, row: int, table: Table, seen: dict[str, int]) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise place.error(row, "nothing" if value is None else shown(value), "a text or an integer")
     item_id = str(value).strip()
-    if not item_id or len(item_id) > 200 or any(c.isspace() or c in "<>" or not c.isprintable() for c in item_id):
+    if not _ID.fullmatch(item_id) or not item_id.isprintable():
         raise place.error(row, shown(item_id), "an id of 1 to 200 characters without blanks, < and >")
     if item_id in seen:
         raise place.error(
@@ -275,7 +277,9 @@ def _title(value: Any, row: int, table: Table) -> str:
         raise place.error(row, "nothing" if value is None else shown(value), "a text")
     if len(value) > 1000:
         raise place.error(row, f"a title of {len(value):,} characters", "at most 1,000")
-    title = " ".join("".join(c if c.isprintable() else " " for c in value).split())
+    if not value.isprintable():
+        value = "".join(c if c.isprintable() else " " for c in value)
+    title = " ".join(value.split())
     if not title:
         raise place.error(row, "an empty title", "a text")
     return title
