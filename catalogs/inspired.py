@@ -125,7 +125,7 @@ def prepare_inspired(
     of an assistant's turn its target, as published protocols count them.
     DataError: a path, archive or line that cannot be read.
     """
-    find = _Films(catalog)
+    find = FilmIndex(catalog)
     counts: Counter[str] = Counter()
     dialogues = []
     for utterances in read_inspired(path, split):
@@ -146,7 +146,7 @@ def prepare_inspired(
 
 
 def _turns(
-    utterances: list[Utterance], find: _Films, counts: Counter[str], annotated_targets: bool
+    utterances: list[Utterance], find: FilmIndex, counts: Counter[str], annotated_targets: bool
 ) -> tuple[Turn, ...]:
     turns: list[tuple[Role, str, tuple[str, ...]]] = []
     for said in utterances:
@@ -208,7 +208,7 @@ def _places(text: str, film: str) -> Iterator[tuple[int, int]]:
         first += 1
 
 
-class _Films:
+class FilmIndex:
     """Film string -> item id, by name and year."""
 
     def __init__(self, catalog: Catalog | None) -> None:
