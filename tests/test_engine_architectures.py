@@ -31,10 +31,10 @@ def random_model(kind: str, **more: Any) -> Any:
 
     extra = {**EXTRA.get(kind, {}), **more}
     attention = extra.pop("attn_implementation", "sdpa")
-    config = CONFIG_MAPPING[kind](
-        vocab_size=TOKENS.size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, initializer_range=0.3, pad_token_id=0, bos_token_id=None, eos_token_id=None, **extra,
-    )  # fmt: skip
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ends = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+    rest: dict[str, Any] = {"vocab_size": TOKENS.size, "num_key_value_heads": 2, "initializer_range": 0.3, **ends}
+    config = CONFIG_MAPPING[kind](**sizes, **rest, **extra)
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 

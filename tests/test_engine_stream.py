@@ -151,7 +151,8 @@ def test_text_streams_in_whole_characters(text: str) -> None:
 def test_bytes_that_are_no_character_are_left_out_and_hold_nothing_up(raw: list[int]) -> None:
     from tokenizers import pre_tokenizers
 
-    symbols = {byte: TOKENS.text_tokenizer.token_to_id(symbol) for byte, symbol in byte_symbols().items()}
+    vocabulary = TOKENS.text_tokenizer.get_vocab()
+    symbols = {byte: vocabulary[symbol] for byte, symbol in byte_symbols().items()}
     assert len(symbols) == len(pre_tokenizers.ByteLevel.alphabet())
     stream = TextStream(TOKENS.decode_text)
     out = "".join(stream.push(symbols[byte])[0] for byte in raw)

@@ -16,8 +16,6 @@ from gcrs.toolkit.ids.codebook import Codebook
 from gcrs.toolkit.model.tokens import TokenSpace
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from gcrs.toolkit.model.engine import Engine
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -72,7 +70,7 @@ def toy_tokens(codes: tuple[int, ...] = CODES) -> TokenSpace:
     return TokenSpace(base, len(json.loads(base)["model"]["vocab"]), codes)
 
 
-def toy_model(tokens: TokenSpace | None = None, *, seed: int = 0, layers: int = 2, **config: Any) -> PreTrainedModel:
+def toy_model(tokens: TokenSpace | None = None, *, seed: int = 0, layers: int = 2, **config: Any) -> Any:
     """A Llama of width 32 with random fp32 weights, rows for every token of `tokens`, in eval mode."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
