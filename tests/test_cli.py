@@ -70,6 +70,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+BUILD = ["catalog", "build", "x.csv", "--out", "y"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -77,18 +80,18 @@ def test_help_imports_nothing_heavy() -> None:
         (["talk"], "No such command 'talk'. See: gcrs --help"),
         (["catalog", "build"], "Missing argument 'ITEMS'. See: gcrs catalog build --help"),
         (
-            ["catalog", "build", "x.csv", "--out", "y", "--levels", "many"],
+            [*BUILD, "--levels", "many"],
             "as an integer. See: gcrs catalog build --help",
         ),
         (
-            ["catalog", "build", "x.csv", "--out", "y", "--quantizer", "vq"],
-            "or 'rqkmeans'. See: gcrs catalog build --help",
+            [*BUILD, "--quantizer", "vq"],
+            "'rqkmeans'. See: gcrs catalog build --help",
         ),
         (["recommend"], "Say what to answer, once. Pass either TEXT or --dialogue FILE."),
         (["recommend", "hi", "-k", "0"], "Input should be greater than or equal to 1. See: gcrs recommend --help"),
         (["finetune"], "--catalog is missing. Pass it, or name it in --config. See: gcrs finetune --help"),
-        (["data", "prepare", "movielens", "x", "--out", "y"], "or 'inspired'. See: gcrs data prepare --help"),
-        (["catalog", "build", "x.csv", "--out", "y", "--collaborative", "0.5"], "Pass --dialogues FILE."),
+        (["data", "prepare", "movielens", "x", "--out", "y"], "'inspired'. See: gcrs data prepare --help"),
+        ([*BUILD, "--collaborative", "0.5"], "Pass --dialogues FILE."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

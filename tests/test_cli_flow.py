@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -175,3 +179,73 @@ def test_any_text_gets_a_normal_reply(bundle: Path, text: str, capsys: pytest.Ca
     assert main(["recommend", text, "--bundle", str(bundle), "-k", "3", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert len(answer["items"]) == 3 and answer["reply"].strip()
+
+
+def test_chat_reads_a_pipe(bundle: Path, tmp_path: Path) -> None:
+    """A process of its own: replies on stdout, remarks on stderr, the session kept and gone on with."""
+    session = tmp_path / "talk.json"
+    command = [sys.executable, "-c", "import sys; from gcrs.cli import main; sys.exit(main())", "chat"]
+    flags = ["--bundle", str(bundle), "--session", str(session), "--seed", "3", "--show-decisions"]
+    lines = "I loved Galaxy Quest\n/more\n/like 1\n"
+    done = subprocess.run([*command, *flags], input=lines, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout and "intent: recommend" in done.stdout
+    assert "Galaxy Quest = Galaxy Quest (1999)" in done.stderr and ": liked." in done.stderr
+    saved = json.loads(session.read_text(encoding="utf-8"))
+    assert saved["seed"] == 3 and len(saved["steps"]) == 3
+    done = subprocess.run([*command, *flags], input="/colour\n", capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "There is no command /colour." in done.stderr
+    session.write_text("{}", encoding="utf-8")
+    done = subprocess.run([*command, *flags], input="hi\n", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("gcrs: error: ") and "is no gcrs session" in done.stderr
+
+
+def test_ctrl_c_in_a_pipe_is_130(bundle: Path) -> None:
+    command = [sys.executable, "-c", "import sys; from gcrs.cli import main; sys.exit(main())", "chat"]
+    with subprocess.Popen(
+        [*command, "--bundle", str(bundle)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        process.stdin.write(b"/help\n")
+        process.stdin.flush()
+        assert process.stdout.readline().startswith(b"Say what you like")  # it waits for the next line now
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_finetune_reports_json_and_refuses_a_run_that_is_there(
+    catalog_dir: Path, dialogues: Path, toy_base_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"catalog: {catalog_dir}\ndialogues: [{dialogues}]\nrank: 2\nlr: 1e-3\nsteps: 5\n", encoding="utf-8"
+    )
+    flags = [
+        "--config",
+        str(config),
+        "--base",
+        str(toy_base_dir),
+        "--out",
+        str(tmp_path / "out"),
+        "--max-minutes",
+        "0.02",
+    ]
+    assert main(["finetune", *flags, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["finished"] and report["out"] == str(tmp_path / "out") and len(report["bundle"]) == 64
+    kept = json.loads((tmp_path / "out" / "training.json").read_text(encoding="utf-8"))["config"]
+    assert (kept["max_minutes"], kept["steps"], kept["rank"], kept["lr"]) == (0.02, None, 2, 0.001)
+    assert main(["finetune", *flags]) == 2
+    assert "Pass --resume" in capsys.readouterr().err
+
+
+def test_a_bundle_mixed_from_two_names_the_part(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(bundle, mixed)
+    (mixed / "semantic_ids.json").write_text("{}", encoding="utf-8")
+    assert main(["recommend", "hi", "--bundle", str(mixed)]) == 3
+    assert "semantic_ids.json" in capsys.readouterr().err
