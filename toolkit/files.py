@@ -38,7 +38,9 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        raise GcrsError(f"Cannot write {path}: {error.strerror}.", hint="Choose another place or free the disk.") from error
+        raise GcrsError(
+            f"Cannot write {path}: {error.strerror}.", hint="Choose another place or free the disk."
+        ) from error
     staged = Path(name)
     try:
         with os.fdopen(fd, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": "\n"})) as handle:
@@ -71,10 +73,14 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         os.chmod(staged, 0o755)
     except OSError as error:
-        raise GcrsError(f"Cannot write {path}: {error.strerror}.", hint="Choose another place or free the disk.") from error
+        raise GcrsError(
+            f"Cannot write {path}: {error.strerror}.", hint="Choose another place or free the disk."
+        ) from error
     try:
         yield staged
         for entry in [*staged.rglob("*"), staged]:
+            if entry.is_file():
+                os.chmod(entry, 0o644)  # some writers make private files
             fsync_path(entry)
         if path.exists():
             os.rename(path, old)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+
 from gcrs.toolkit.dialogue.encode import Encoded, Kind, encode
 from gcrs.toolkit.dialogue.turns import MENTION, Dialogue, Turn
 from gcrs.toolkit.errors import DataError

@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from gcrs.toolkit.dialogue.turns import Dialogue, Turn
 from gcrs.toolkit.ids.codebook import Codebook
 from gcrs.toolkit.model.tokens import TokenSpace

@@ -157,7 +157,9 @@ def read_dialogues(path: Path) -> Iterator[Dialogue]:
                 count += 1
                 yield parse_dialogue(raw, f"{path}, line {number}")
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist.", hint="Write it with: gcrs data prepare redial PATH --out FILE") from None
+        raise DataError(
+            f"{path} does not exist.", hint="Write it with: gcrs data prepare redial PATH --out FILE"
+        ) from None
     except IsADirectoryError:
         raise DataError(f"{path} is a directory, expected a JSON Lines file of dialogues.") from None
     except UnicodeDecodeError as error:

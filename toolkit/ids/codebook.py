@@ -36,7 +36,9 @@ class Codebook:
         owner: dict[SemanticId, str] = {}
         for item_id, sid in self.ids.items():
             if len(sid) != len(self.codes) or any(not 0 <= c < k for c, k in zip(sid, self.codes, strict=True)):
-                raise DataError(f"Semantic ID {sid} of item {item_id!r} does not fit {len(self.codes)} levels {self.codes}.")
+                raise DataError(
+                    f"Semantic ID {sid} of item {item_id!r} does not fit {len(self.codes)} levels {self.codes}."
+                )
             if sid in owner:
                 raise DataError(f"Items {owner[sid]!r} and {item_id!r} share the semantic ID {spell(sid)}.")
             owner[sid] = item_id

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -107,7 +107,7 @@ def extract_low_rank(
     return out
 
 
-def apply_adapter(model: PreTrainedModel, state: dict[str, torch.Tensor], scale: float, new_ids: range) -> None:
+def apply_adapter(model: Any, state: dict[str, torch.Tensor], scale: float, new_ids: range) -> None:
     """Add an adapter to a plain model's weights in place, in fp32, keeping the weights' dtype.
 
     The model's embedding must already have its new rows. Raises DataError when a tensor has no place or a wrong shape.
@@ -132,10 +132,10 @@ def apply_adapter(model: PreTrainedModel, state: dict[str, torch.Tensor], scale:
             weight.copy_((weight.float() + scale * (b.float() @ a.float())).to(weight.dtype))
 
 
-def _embeddings(model: PreTrainedModel) -> list[torch.Tensor]:
+def _embeddings(model: Any) -> list[torch.Tensor]:
     head = model.get_output_embeddings()
     weights = [model.get_input_embeddings().weight]
-    return weights if head is None else [*weights, head.weight]  # type: ignore[list-item]
+    return weights if head is None else [*weights, head.weight]
 
 
 def read_adapter(directory: Path) -> tuple[dict[str, torch.Tensor], float]:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gcrs.toolkit.errors import DataError, MissingModelError
 from gcrs.toolkit.files import atomic_directory, cache_dir, sha256_file
@@ -92,8 +92,9 @@ def _converted(gguf: Path, sha256: str, progress: Progress | None) -> Path:
     if (target / "model.safetensors").is_file() and (target / "tokenizer.json").is_file():
         return target
     import torch
-    from gcrs.toolkit.model.quiet import quiet_transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from gcrs.toolkit.model.quiet import quiet_transformers
 
     if progress:
         progress(0, 1, "converting the base model (once)")
@@ -119,12 +120,13 @@ def _converted(gguf: Path, sha256: str, progress: Progress | None) -> Path:
 def load_model(base: Base, dtype: torch.dtype, rows: int | None = None) -> PreTrainedModel:
     """The base as a transformers causal LM in `dtype`, in eval mode, its embedding resized to `rows` (zeros added)."""
     import torch
-    from gcrs.toolkit.model.quiet import quiet_transformers
     from transformers import AutoModelForCausalLM
+
+    from gcrs.toolkit.model.quiet import quiet_transformers
 
     with quiet_transformers():
         try:
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 base.directory, dtype=dtype, trust_remote_code=False, use_safetensors=True
             )
         except (OSError, ValueError, RuntimeError) as error:

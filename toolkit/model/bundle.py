@@ -23,7 +23,7 @@ from gcrs.toolkit.files import (
     sha256_file,
     sha256_json,
 )
-from gcrs.toolkit.model.tokens import TokenSpace
+from gcrs.toolkit.model.tokens import ROLE_MARKS, TokenSpace
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ Progress = Callable[[int, int, str], None]
 
 
 def embedding_hash(weight: torch.Tensor, rows: int) -> str:
-    """Hex SHA-256 of the base's embedding rows as fp32 bytes: proves that the words mean what they meant in training."""
+    """Hex SHA-256 of the base's embedding rows as fp32 bytes: the words mean what they meant in training."""
     import hashlib
 
     import torch
@@ -71,15 +71,16 @@ def write_bundle(
     from gcrs.toolkit.model.card import model_card
 
     with safe_open(next(iter(sorted(base.directory.glob("*.safetensors")))), "pt") as handle:
-        name = next((key for key in handle.keys() if key.endswith("embed_tokens.weight")), None)
+        names = list(handle.keys())
+        name = next((key for key in names if key.endswith("embed_tokens.weight")), None)
         pinned = embedding_hash(handle.get_tensor(name), base.rows) if name else None
     with atomic_directory(directory) as staged, torch.no_grad():
         prepared.save_parts(staged)
         save_file(tensors, staged / "adapter_model.safetensors", metadata={"format": "pt"})
         _dump(adapter_config(shape, targets, tokens.new_ids, base.name), staged / "adapter_config.json")
         (staged / "tokenizer.json").write_text(tokens.extended_json(), encoding="utf-8")
-        _dump({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "clean_up_tokenization_spaces": False},
-              staged / "tokenizer_config.json")  # fmt: skip
+        spelling = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        _dump(spelling | {"eos_token": ROLE_MARKS[1]}, staged / "tokenizer_config.json")
         _dump(training, staged / "training.json")
         _dump(popularity, staged / "mentions.json")
         (staged / "README.md").write_text(model_card(prepared, base.name, training), encoding="utf-8")
@@ -230,7 +231,7 @@ def load_merged(bundle: Bundle, dtype: torch.dtype, progress: Progress | None = 
     if (target / "config.json").is_file():
         try:
             with quiet_transformers():
-                model = AutoModelForCausalLM.from_pretrained(target, dtype=dtype, use_safetensors=True)
+                model: Any = AutoModelForCausalLM.from_pretrained(target, dtype=dtype, use_safetensors=True)
             if model.get_input_embeddings().weight.shape[0] == bundle.tokens.size:
                 return model.eval()  # type: ignore[no-any-return]
         except Exception:  # the cache is rebuildable: whatever broke it, build it again

@@ -75,19 +75,19 @@ class PrefixCache:
         head = model.get_output_embeddings()
         if head is None:
             raise GcrsError(f"The model {type(model).__name__} has no output head: a causal LM is needed.")
-        self._weight, self._bias = head.weight, getattr(head, "bias", None)
+        if model.training:
+            raise GcrsError("The model is in training mode, so dropout would alter what it says.", hint="Call eval().")
+        self._head, self._plain = head, type(head) is torch.nn.Linear
         config = model.config.get_text_config()
         self._soft_cap = getattr(config, "final_logit_softcapping", None)  # Gemma
-        self._scale = getattr(config, "logit_scale", None) or 1 / getattr(
-            config, "logits_scaling", 1
-        )  # Cohere, Granite
+        self._scale = getattr(config, "logit_scale", 1) / getattr(config, "logits_scaling", 1)  # Cohere; Granite
         self.reset()
         _check_branching(self)
 
     @property
     def rows(self) -> int:
         """Rows of the output head."""
-        return int(self._weight.shape[0])
+        return int(self._head.weight.shape[0])
 
     def reset(self) -> None:
         """Forget everything."""
@@ -179,12 +179,13 @@ class PrefixCache:
         Raises GcrsError when one is not a number.
         """
         with torch.inference_mode():
-            if len(columns) == self.rows:
-                out = torch.nn.functional.linear(hidden, self._weight, self._bias).float()
+            if len(columns) == self.rows or not self._plain:  # a wrapped head may hold more than its weight says
+                out = self._head(hidden).float()
+                out = out if len(columns) == self.rows else out[:, torch.as_tensor(columns, device=self.device)]
             else:
                 rows = torch.as_tensor(columns, device=self.device)
-                bias = None if self._bias is None else self._bias[rows].float()
-                out = torch.nn.functional.linear(hidden.float(), self._weight[rows].float(), bias)
+                bias = None if self._head.bias is None else self._head.bias[rows].float()
+                out = torch.nn.functional.linear(hidden.float(), self._head.weight[rows].float(), bias)
             out = out * self._scale
             if self._soft_cap is not None:
                 out = torch.tanh(out / self._soft_cap) * self._soft_cap
@@ -196,7 +197,7 @@ class PrefixCache:
         mask = None
         with torch.inference_mode():
             if sees is not None:
-                dtype = self._weight.dtype
+                dtype = self._head.weight.dtype
                 mask = torch.zeros(sees.shape, dtype=dtype, device=self.device)
                 mask.masked_fill_(torch.from_numpy(~sees).to(self.device), torch.finfo(dtype).min)
                 mask = mask[None, None]

@@ -283,7 +283,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
         phases.insert(0, Phase("items", excerpts, weights, config.item_share))
 
     dtype = pick_dtype(config.device)
-    model = load_model(base, dtype if config.method == "lora" else torch.float32, rows=tokens.size)
+    model: Any = load_model(base, dtype if config.method == "lora" else torch.float32, rows=tokens.size)
     texts = [prepared.words(item_id) for item_id in book]
     with torch.no_grad():
         rows = initial_rows(model.get_input_embeddings().weight, tokens, book, texts, seed=config.seed)
@@ -299,7 +299,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
     best = run_dir / "best"
 
     def plain() -> PreTrainedModel:
-        copy = load_model(base, dtype, rows=tokens.size)
+        copy: Any = load_model(base, dtype, rows=tokens.size)
         state = {k: v.to("cpu") for k, v in _adapter_tensors(trained, config, tokens, start).items()}
         apply_adapter(copy, state, config.alpha / config.rank, tokens.new_ids)
         return copy.to(config.device)  # type: ignore[no-any-return]

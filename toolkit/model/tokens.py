@@ -69,7 +69,7 @@ class TokenSpace:
         out = {token: self.base_rows + n for n, token in enumerate(self.new_tokens)}
         for mark in ROLE_MARKS:
             if mark not in out:
-                out[mark] = self.text_tokenizer.token_to_id(mark)
+                out[mark] = int(self.text_tokenizer.token_to_id(mark) or 0)
         return out
 
     @cached_property
