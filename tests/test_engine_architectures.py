@@ -31,7 +31,12 @@ def random_model(kind: str, **more: Any) -> Any:
 
     extra = {**EXTRA.get(kind, {}), **more}
     attention = extra.pop("attn_implementation", "sdpa")
-    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     ends = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
     rest: dict[str, Any] = {"vocab_size": TOKENS.size, "num_key_value_heads": 2, "initializer_range": 0.3, **ends}
     config = CONFIG_MAPPING[kind](**sizes, **rest, **extra)
@@ -97,6 +102,28 @@ def test_a_model_that_cannot_take_tree_masks_is_refused() -> None:
     config = MambaConfig(vocab_size=TOKENS.size, hidden_size=16, num_hidden_layers=1, state_size=4)
     with pytest.raises(GcrsError, match="does not take tree masks"):
         Engine(MambaForCausalLM(config).eval(), TOKENS, BOOK)
+
+
+def test_a_wrapped_head_is_asked_and_not_read() -> None:
+    """A PEFT layer holds more than its weight says: the head's own forward counts."""
+
+    class Doubled(torch.nn.Module):
+        def __init__(self, inner: torch.nn.Module) -> None:
+            super().__init__()
+            self.inner, self.weight = inner, inner.weight
+
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = 2 * self.inner(hidden)
+            return out
+
+    model = toy_model(TOKENS, tie_word_embeddings=False)
+    model.set_output_embeddings(Doubled(model.get_output_embeddings()))
+    assert Engine(model, TOKENS, BOOK).score_all(PROMPT) == pytest.approx(plain_scores(model), abs=1e-4)
+
+
+def test_a_model_in_training_mode_is_refused() -> None:
+    with pytest.raises(GcrsError, match="training mode"):
+        Engine(toy_model(TOKENS).train(), TOKENS, BOOK)
 
 
 def test_a_sliding_window_bounds_the_dialogue() -> None:
