@@ -79,6 +79,8 @@ class FinetuneConfig:
     """Loss weight of item spans inside the response."""
     user_item_weight: float = 0.5
     """Loss weight of the items that the person mentions (0: the paper's way)."""
+    requests: int = 0
+    """Short dialogues made from the catalogue (plain requests answered with an item) that are mixed in."""
     seed: int = 0
     """Seed of everything random."""
     threads: int | None = None
@@ -240,6 +242,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
 
     from gcrs.toolkit.dialogue.corpus import build_corpus
     from gcrs.toolkit.dialogue.encode import Kind
+    from gcrs.toolkit.dialogue.requests import request_dialogues
     from gcrs.toolkit.dialogue.turns import read_dialogues
     from gcrs.toolkit.eval.baselines import mention_counts
     from gcrs.toolkit.model.adapter import AdapterShape, apply_adapter, attach, linear_names
@@ -276,10 +279,18 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
     text_kinds = {Kind.INTENT: config.intent_weight, Kind.TARGET: config.target_weight, Kind.TEXT: config.text_weight,
                   Kind.MENTION: config.mention_weight, Kind.USER_ITEM: config.user_item_weight}  # fmt: skip
     weights = tuple(float(text_kinds.get(kind, 0.0)) for kind in Kind)
-    corpus, corpus_counts = build_corpus(dialogues, tokens, book, layout=config.layout, max_length=config.max_length)
+    made = request_dialogues(
+        prepared.catalog,
+        config.requests,
+        popularity=mention_counts(dialogues),
+        baskets=[[item for turn in dialogue.turns for item in turn.mentions] for dialogue in dialogues],
+        seed=config.seed,
+    )
+    length = config.max_length
+    corpus, corpus_counts = build_corpus([*dialogues, *made], tokens, book, layout=config.layout, max_length=length)
     phases = [Phase("dialogues", corpus, weights, 1.0)]
     if config.item_share > 0:
-        excerpts, _ = build_corpus([*dialogues, *extra], tokens, book, layout="items", max_length=config.max_length)
+        excerpts, _ = build_corpus([*dialogues, *extra], tokens, book, layout="items", max_length=length)
         phases.insert(0, Phase("items", excerpts, weights, config.item_share))
 
     dtype = pick_dtype(config.device)
