@@ -16,6 +16,7 @@ from gcrs.toolkit.dialogue.normalise import ARTICLES, Word
 
 VERY_COMMON = 20  # uses in the list's corpus from which one word alone is hardly ever a title
 EVERYDAY_PHRASE = 15  # … from which a phrase of two words, each so common, is an everyday one
+SPOKEN_OF = 5  # mentions, on the list's scale, from which a title is known to be spoken of at all
 LIST_MENTIONS = 50_000  # film mentions in the list's corpus: the scale on which mentions and uses compare
 
 
@@ -24,9 +25,10 @@ class Rarity(IntEnum):
 
     COMMON = 0  # one very common word, a bare number, or at most two characters: "It", "Up", "Her", "300"
     PHRASE = 1  # several words, each an everyday one: "Anything Else"
-    CUED = 2  # such a phrase that many mean as a title: "Get Out"
-    WORD = 3  # one word that is not very common: "Frozen"
-    NAME = 4  # everything else
+    SELDOM = 2  # one rare word that hardly anybody means as a title: "Santa"
+    CUED = 3  # a phrase of everyday words that many mean as a title: "Get Out"
+    WORD = 4  # one word that is not very common: "Frozen"
+    NAME = 5  # everything else
 
 
 class Use(NamedTuple):
@@ -79,10 +81,14 @@ def rarity(run: Sequence[Word], mentions: int | None = None) -> Rarity:
             return Rarity.WORD
         if mentions < use.lower + use.capital:  # rather the word, or a person of that name
             return Rarity.COMMON
+        if mentions < SPOKEN_OF:
+            return Rarity.SELDOM
         often_a_title = mentions >= 5 * (use.lower + use.capital + 1)
         return Rarity.NAME if use.lower < 3 and often_a_title else Rarity.WORD
     rarest = min(VERY_COMMON if word.bare.isdigit() else table.get(word.bare, _UNUSED).lower for word in run)
     common = rarest / 4 ** (len(run) - 2)  # each further word makes a chance meeting of them less likely
+    if mentions is not None and mentions < SPOKEN_OF and all(is_everyday(word.bare) for word in run):
+        return Rarity.PHRASE if common >= EVERYDAY_PHRASE else Rarity.CUED
     if common < EVERYDAY_PHRASE / 3 or (mentions is None and common < EVERYDAY_PHRASE):
         return Rarity.NAME
     if mentions is None or mentions >= common:

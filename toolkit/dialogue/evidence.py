@@ -35,8 +35,10 @@ LEADS = _set("""and or but maybe perhaps also even yes yeah oh ok okay well then
 # "My favorite horror movie is …", "another good one is …".
 _IS = frozenset({"is", "was", "are", "were", "be"})
 _SUBJECTS = _set("favorite favourite favorites one ones movie movies film films suggestion recommendation another")
-AFTER = _set("movie movies film films trailer series franchise starring is was with has looks sounds")
+AFTER = _set("movie movies film films trailer series franchise starring is was has looks sounds")
 SMALL = _set("a an the of and or in on to for at by with from is it be v vs as le la de el du der die das but not my")
+_NEW = frozenset({"new", "newest", "newer", "latest"})
+_OLD = frozenset({"original", "old", "older", "oldest", "classic"})
 _WITHIN = frozenset({"of", "to", "the", "a"})
 _OBJECTS = _set("the an his her their my your our me you him them us of to this that these those")
 _SENTENCE_END = re.compile(r"[.!?\n…]")
@@ -70,25 +72,33 @@ def sufficient(rarity: Rarity, found: Evidence) -> bool:
         return found.cased and (found.cue or found.listed or (found.article and (found.after or found.alone)))
     if rarity == Rarity.PHRASE:
         return found.cased
+    if rarity == Rarity.SELDOM:
+        return found.cue or found.listed or found.alone
     if rarity == Rarity.CUED:
         return found.cased or found.cue or found.listed
     return found.cased or found.cue or found.after or found.listed or found.alone or found.known
 
 
 class Sentence:
-    """The words of one text with what surrounds them, for `look`."""
+    """The words of one text with what surrounds them, for `look`.
 
-    def __init__(self, text: str, parts: Sequence[Word]) -> None:
+    `opens` and `closes` say whether the text begins and ends where what was said does, and not beside a mention.
+    """
+
+    def __init__(self, text: str, parts: Sequence[Word], *, opens: bool = True, closes: bool = True) -> None:
         self.text = text
         self.parts = parts
+        self._edges = ("\n" if opens else "\0", "\n" if closes else "\0")
         capitals = sum(text[word.start].isupper() for word in parts)
         letters = sum(text[word.start].isalpha() for word in parts)
         self._shout = letters >= 5 and capitals >= 0.8 * letters
 
     def gap(self, n: int) -> str:
         """The text between word n - 1 and word n; a sentence's end before the first and behind the last."""
-        if n <= 0 or n >= len(self.parts):
-            return "\n"
+        if n <= 0:
+            return self._edges[0] if n == 0 else "\n"
+        if n >= len(self.parts):
+            return self._edges[1]
         return self.text[self.parts[n - 1].end : self.parts[n].start]
 
     def begins(self, n: int) -> bool:
@@ -113,7 +123,7 @@ class Sentence:
 
     def _leads(self, first: int) -> bool:
         n = first
-        while not self.begins(n) and self.parts[n - 1].bare in LEADS and first - n < NEAR:
+        while n > 0 and not self.begins(n) and self.parts[n - 1].bare in LEADS and first - n < NEAR:
             n -= 1
         return self.begins(n)
 
@@ -247,6 +257,13 @@ class Sentence:
         if not word.form[0].isdigit() or len(word.form) > 2 or word.form == "1" or word.bare == "two":
             return False
         return last + 1 >= len(self.parts) or self.parts[last + 1].bare not in _COUNTED
+
+    def age(self, first: int) -> bool | None:
+        """True for "the new …" and False for "the original …" before word `first`; None for neither."""
+        n = first - 1
+        if n < 0 or self.begins(first):
+            return None
+        return True if self.parts[n].bare in _NEW else False if self.parts[n].bare in _OLD else None
 
     def crosses(self, first: int, last: int) -> bool:
         """Whether words[first:last] run over a sentence's end or a comma."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gcrs.toolkit.catalog.item import Catalog
-from gcrs.toolkit.dialogue.everyday import Rarity, is_everyday, rarity
+from gcrs.toolkit.dialogue.everyday import SPOKEN_OF, Rarity, is_everyday, rarity
 from gcrs.toolkit.dialogue.evidence import Evidence, Sentence, sufficient
 from gcrs.toolkit.dialogue.fuzzy import NearKeys
 from gcrs.toolkit.dialogue.linked import Ambiguous, How, Link, Linked, write_links
@@ -23,12 +23,14 @@ from gcrs.toolkit.dialogue.turns import MENTION
 __all__ = ["Ambiguous", "Link", "Linked", "Linker"]
 
 MAX_WORDS = 16  # words of a title that are looked at; no title that people type in full is longer
+ROUNDS = 4  # times that a text is looked at again because something new was linked in it
 FUZZY_WORDS = 6  # words of a misspelt title
 FUZZY_TRIES = 200  # unknown words of one text that the fuzzy pass looks at, so that its time is bounded
-SPOKEN_OF = 5  # mentions, on the everyday list's scale, from which a misspelt title is believed
 DOMINANCE = 3.0  # of two equal names, the one mentioned this many times as often as the next is meant
 
-_YEAR_BEHIND = re.compile(r"(?P<open>\s*[(\[]\s*|,?\s+(?:from\s+)?)(?P<year>(?:18|19|20)\d\d)\b(?(open)\s*[)\]]?)")
+_YEAR_BEHIND = re.compile(
+    r"\s*(?P<open>[(\[])\s*(?P<year>(?:18|19|20)\d\d)\s*[)\]]|,?\s+(?:from\s+)?(?P<bare>(?:18|19|20)\d\d)\b"
+)
 
 
 @dataclass
@@ -71,37 +73,42 @@ class Linker:
         linear in the text's length.
         """
         known = {self.catalog.canonical(i) for i in dialogue_items if i in self.catalog}
-        if not keep_spans:
-            source = neutralise(text)
-            links, ambiguous = self._link_piece(source, 0, known)
-            return Linked(write_links(source, links), source, tuple(links), tuple(ambiguous))
-        spans = list(MENTION.finditer(text))
-        known |= {self.catalog.canonical(m.group(1)) for m in spans if m.group(1) in self.catalog}
-        all_links: list[Link] = []
-        all_ambiguous: list[Ambiguous] = []
-        last = 0
-        for start, end in [*((m.start(), m.end()) for m in spans), (len(text), len(text))]:
-            links, ambiguous = self._link_piece(text[last:start], last, known)
-            all_links += links
-            all_ambiguous += ambiguous
-            last = end
-        return Linked(write_links(text, all_links), text, tuple(all_links), tuple(all_ambiguous))
+        source = text if keep_spans else neutralise(text)
+        spans = [(m.start(), m.end(), m.group(1)) for m in MENTION.finditer(source)]
+        known |= {self.catalog.canonical(item) for _, _, item in spans if item in self.catalog}
+        links: list[Link] = []
+        for _ in range(ROUNDS):  # what is linked may tell what stands beside it: linking again then adds nothing
+            taken = sorted([*((a, b) for a, b, _ in spans), *((link.start, link.end) for link in links)])
+            found, ambiguous = self._link_between(source, taken, known | {link.item for link in links})
+            links = sorted([*links, *found], key=lambda link: link.start)
+            if not found:
+                break
+        return Linked(write_links(source, links), source, tuple(links), tuple(ambiguous))
 
-    def _link_piece(self, text: str, offset: int, known: set[str]) -> tuple[list[Link], list[Ambiguous]]:
-        sentence = Sentence(text, words(text))
+    def _link_between(
+        self, source: str, taken: Sequence[tuple[int, int]], known: set[str]
+    ) -> tuple[list[Link], list[Ambiguous]]:
+        """Links in the pieces of the source that no span takes."""
+        links: list[Link] = []
+        ambiguous: list[Ambiguous] = []
+        last = 0
+        for start, end in [*taken, (len(source), len(source))]:
+            piece = source[last:start]
+            sentence = Sentence(piece, words(piece), opens=last == 0, closes=start == len(source))
+            for found in self._find(sentence, known):
+                place = (found.start + last, found.end + last)
+                item, how = self._resolve(found, known)
+                if item is None:
+                    ambiguous.append(Ambiguous(*place, source[slice(*place)], found.items))
+                else:
+                    links.append(Link(*place, item, source[slice(*place)], how))
+            last = end
+        return links, ambiguous
+
+    def _find(self, sentence: Sentence, known: set[str]) -> list[_Found]:
         taken = bytearray(len(sentence.parts))
         chosen = _choose(sentence, list(self._exact(sentence, known)), taken)
-        chosen += self._fuzzy(sentence, taken, known)
-        links, ambiguous = [], []
-        for found in sorted(chosen, key=lambda f: f.start):
-            place = (found.start + offset, found.end + offset)
-            surface = text[found.start : found.end]
-            item, how = self._resolve(found, known)
-            if item is None:
-                ambiguous.append(Ambiguous(*place, surface, found.items))
-            else:
-                links.append(Link(*place, item, surface, how))
-        return links, ambiguous
+        return sorted([*chosen, *self._fuzzy(sentence, taken, known)], key=lambda found: found.start)
 
     def _exact(self, sentence: Sentence, known: set[str]) -> Iterator[_Found]:
         """Every run of words that spells a title, overlaps included."""
@@ -147,12 +154,15 @@ class Linker:
         other = sentence.number_goes_on(last)
         before = sentence.parts[first - 1].bare if first else ""
         if (behind := _YEAR_BEHIND.match(sentence.text, end)) is not None:
-            if of_year := titles.of_year(items, int(behind.group("year"))):
+            if of_year := titles.of_year(items, int(behind.group("year") or behind.group("bare"))):
                 items, evidence.year, end, other = of_year, True, behind.end(), False
-            elif behind.group("open").strip(" ,"):  # "(1990)" says plainly that another film is meant
+            elif behind.group("open"):  # "(1990)" says plainly that another film is meant
                 evidence.year, other = True, True
         elif len(before) == 4 and before.isdigit() and (of_year := titles.of_year(items, int(before))):
             items, evidence.year = of_year, True  # "the 1990 It"
+        elif (new := sentence.age(first)) is not None:
+            of_age = titles.of_age(items, new)
+            items, other = of_age or items, other or not of_age
         stop = last
         while stop < len(sentence.parts) and sentence.parts[stop].start < end:
             stop += 1
@@ -160,12 +170,14 @@ class Linker:
         rare = rarity(run, titles.mentions(items))
         apart = len(run) > 1 and is_everyday(key)  # "t ime"
         across = sentence.crosses(first, last) and not titles.broken(items)
-        if apart or across or titles.is_a_person(key, items):
+        if apart or across:
             rare = Rarity.COMMON
         elif key in titles.pieces:
             rare = min(rare, Rarity.CUED)
         if evidence.year or evidence.quoted:
             reads_on = False
+        elif titles.is_a_person(key, items):
+            reads_on = True
         elif len(run) == 1:
             in_a_name = titles.in_a_name(sentence.parts[max(first - 1, 0) : last + 1])
             reads_on = in_a_name or sentence.bare_number(first, last) or sentence.name_goes_on(first, last)
@@ -241,8 +253,9 @@ def _fuzzy_enough(found: _Found, size: int) -> bool:
     evidence = found.evidence
     if size > 1:
         return found.end - found.start >= 12 or evidence != Evidence(known=evidence.known)
-    popular = found.rarity == Rarity.NAME
-    return not found.reads_on and (evidence.year or evidence.quoted or evidence.cue or (evidence.cased and popular))
+    likely = found.rarity == Rarity.NAME or len(found.key) >= 9
+    sign = evidence.year or evidence.quoted or evidence.cue or (likely and (evidence.cased or evidence.after))
+    return not found.reads_on and sign
 
 
 def _choose(sentence: Sentence, candidates: list[_Found], taken: bytearray) -> list[_Found]:

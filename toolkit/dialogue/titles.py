@@ -16,6 +16,7 @@ _LAST_NUMERALS = {
     "v": "5",
     "x": "10",
 }  # a Roman five or ten only where it ends a title: "Rocky V", not "V for Vendetta"
+RECENT = 5  # years before a catalogue's newest item in which "the new one" may have come out
 _PREFIXES = (3, 6, 9)
 
 
@@ -84,6 +85,16 @@ class Titles:
         """The items of this year, else of a year beside it (festival and release dates differ)."""
         exact = [item for item in items if self._years.get(item) == year]
         return exact or [item for item in items if abs(self._years.get(item, 0) - year) == 1]
+
+    def of_age(self, items: Sequence[str], new: bool) -> list[str]:
+        """The newest or the oldest of the items; none where the newest is old, so that another one must be meant."""
+        dated = sorted((year, item) for item in items if (year := self._years.get(item)) is not None)
+        if not dated:
+            return list(items)
+        year = dated[-1 if new else 0][0]
+        if new and year < max(self._years.values()) - RECENT:
+            return []
+        return [item for other, item in dated if other == year]
 
     def mentions(self, items: Sequence[str]) -> int | None:
         """How often these items are spoken of, on the scale of the everyday words; None where nobody counted."""
