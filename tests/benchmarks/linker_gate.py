@@ -5,9 +5,9 @@
 DIR holds redial/, inspired/ and movies/. ReDial marks its films (`@123`): each mark is replaced by the film's title as
 people type it, in two styles, and the linker must find it again. INSPIRED's text is as it was typed; its annotation
 is automatic and often wrong, so the links are compared with `linker_judged.json`: a language model's reading, not
-blind, of the places where annotation and linker disagreed. A film that both overlooked is in neither, so that recall is an
-upper bound; a link that is new since then counts as wrong. Some rules were changed after errors on these validation
-splits had been read: the numbers are not those of unseen text.
+blind, of the places where annotation and linker disagreed. A film that both overlooked is in neither, so that recall
+is an upper bound; a link that is new since then counts as wrong. Some rules were changed after errors on these
+validation splits had been read: the numbers are not those of unseen text.
 """
 
 from __future__ import annotations
