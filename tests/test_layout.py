@@ -100,3 +100,13 @@ def test_root_holds_what_a_reader_expects() -> None:
     files = ("README.md", "LICENSE", "CHANGELOG.md", "Makefile", "pyproject.toml", "constraints.txt", ".ci/run")
     assert [name for name in files if not (ROOT / name).is_file()] == []
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_the_documented_settings_are_the_real_ones() -> None:
+    from dataclasses import fields
+
+    from gcrs.toolkit.model.finetune import FinetuneConfig
+
+    documented = re.findall(r"^\| `(\w+)` \| ", (ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), re.MULTILINE)
+    names = [field.name for field in fields(FinetuneConfig)]
+    assert [name for name in documented if name in names] == names
