@@ -223,7 +223,7 @@ def catalog_build(
         list[Path] | None, typer.Option(metavar="FILE", help="Dialogues whose co-mentions shape the IDs; repeatable.")
     ] = None,
     collaborative: Annotated[
-        float | None, typer.Option(metavar="0..1", help="Share of the co-mentions in the item vector; default 0.5.")
+        float | None, typer.Option(metavar="0..1", help="Share of the co-mentions in the item vector; default 0.3.")
     ] = None,
     seed: SeedFlag = 0,
     as_json: JsonFlag = False,
@@ -234,7 +234,7 @@ def catalog_build(
 
     if collaborative and not dialogues:
         raise UsageError("--collaborative needs co-mentions.", hint="Pass --dialogues FILE.")
-    share = (0.5 if collaborative is None else collaborative) if dialogues else 0.0
+    share = (0.3 if collaborative is None else collaborative) if dialogues else 0.0
     config = BuildConfig(encoder, quantizer, levels, codes, tuple(text_column) if text_column else None, share, seed)
     check_replaceable(out)
     catalog = read_items(items)

@@ -32,7 +32,6 @@ def main() -> int:
 
     import torch
 
-    from gcrs.toolkit.dialogue.budget import fit
     from gcrs.toolkit.dialogue.encode import encode_prompt
     from gcrs.toolkit.dialogue.turns import read_dialogues
     from gcrs.toolkit.eval.baselines import copier_ranking, mention_counts, popularity_ranking
@@ -41,7 +40,6 @@ def main() -> int:
     from gcrs.toolkit.files import sha256_file
     from gcrs.toolkit.model.bundle import Bundle, load_engine
 
-    _ = fit
     torch.set_num_threads(args.threads)
     bundle = Bundle.load(args.bundle)
     catalog = bundle.catalog
