@@ -34,6 +34,8 @@ Facts = Callable[
     [Sequence[str]], "Mapping[str, Mapping[str, Fact]]"
 ]  # facts of items by id, from wherever they are kept
 
+MOST_LINKS = 12  # that are listed behind a reply
+
 HELP = """Say what you like and what you are looking for. What was mentioned or given is not recommended again,
 unless your message names it together with a word such as "again".
 /more                another recommendation
@@ -208,9 +210,11 @@ class _Chat:
         if self.show_decisions:
             print_decisions(self.console, reply, catalog)
         if said.links:
-            names = [f"({_letter(n)}) {surface} = {catalog[i].label}" for n, (surface, i) in enumerate(said.links)]
-            self.note(f"In your words: {', '.join(names)}. Not meant? /undo {_letter(0)}")
-        for open_name in said.ambiguous:
+            shown = said.links[:MOST_LINKS]
+            names = [f"({_letter(n)}) {surface} = {catalog[i].label}" for n, (surface, i) in enumerate(shown)]
+            rest = f" and {len(said.links) - MOST_LINKS} more" if len(said.links) > MOST_LINKS else ""
+            self.note(f"In your words: {', '.join(names)}{rest}. Not meant? /undo {_letter(0)}")
+        for open_name in said.ambiguous[:MOST_LINKS]:
             labels = ", ".join(catalog[item].label for item in open_name.candidates[:4])
             self.note(f"{open_name.surface!r} could be {labels}: say it with the year.")
         if reply.dropped:

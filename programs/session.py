@@ -80,7 +80,8 @@ class ChatSession:
         self.blocked: frozenset[tuple[str, str]] = frozenset()
         self._columns = Columns(self.catalog)
         place = {item.id: row for row, item in enumerate(self.catalog)}
-        self._rows = [place[item] for item in recommender.parts.book]
+        self._row = {item: row for row, item in enumerate(recommender.parts.book)}
+        self._rows = [place[item] for item in self._row]
         self._set_rules(where, exclude)
 
     def _set_rules(self, where: Sequence[str], exclude: Sequence[str]) -> None:
@@ -123,14 +124,12 @@ class ChatSession:
         disliked = {item for item, value in self.feedback.items() if value == "disliked"}
         banned = ({*self.given, *self.mentioned, *self.feedback, *also} - set(again)) | disliked
         mask = self._permitted.copy()
-        for row, item in enumerate(self.recommender.parts.book):
-            if item in banned:
-                mask[row] = False
+        mask[[self._row[item] for item in banned if item in self._row]] = False
         return mask
 
     def permits(self, item: str) -> bool:
         """Whether the session's rules and exclusions admit an item, whatever was said so far."""
-        return bool(self._permitted[list(self.recommender.parts.book).index(self.catalog.canonical(item))])
+        return bool(self._permitted[self._row[self.catalog.canonical(item)]])
 
     # What a person can do
 
@@ -145,6 +144,7 @@ class ChatSession:
     ) -> Said | None:
         """Send a message and get the reply. None when `stop` ended it before a word: then nothing was said.
 
+        `targets` are rendered instead of predicted, also when they were mentioned or given before.
         Nothing changes when it raises: UsageError for a blank message, DeadEnd when nothing is left to recommend.
         """
         words = text.encode("utf-8", "replace").decode("utf-8").strip()
@@ -153,7 +153,10 @@ class ChatSession:
         linked = self._link(words)
         user = self._user_turn(linked)
         named = tuple(dict.fromkeys(link.item for link in linked.links))
-        again = named if _AGAIN.search(words) else ()
+        again = (
+            *(named if _AGAIN.search(words) else ()),
+            *(self.catalog.canonical(target) for target in targets or ()),
+        )
         allowed = self.allowed(again, user.mentions)
         if intent == "recommend" and not targets and not allowed.any():
             raise DeadEnd(

@@ -1,6 +1,7 @@
 """What test_chat.py runs behind a terminal: the chat over the toy parts. Not a test itself.
 
-Arguments: a session file or "-", then the reply's tokens and the milliseconds that each of them takes.
+Arguments: a session file or "-", then the reply's tokens and the milliseconds that each of them takes in
+the first reply.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gcrs.toolkit.model.engine import Engine, Piece, Sampling
 
 
 class SlowEngine(Engine):
-    """The toy engine at the pace of a real one."""
+    """The toy engine, its first reply at the pace of a slow machine."""
 
     pause = 0.0
 
@@ -32,12 +33,12 @@ class SlowEngine(Engine):
         for piece in super().respond(*args, **options):
             time.sleep(self.pause)
             yield piece
+        SlowEngine.pause = 0.0
 
 
 def main() -> int:
     file, tokens, pause = sys.argv[1:4]
-    toy, catalog = toy_engine(), toy_catalog()
-    engine = toy
+    engine, catalog = toy_engine(), toy_catalog()
     engine.__class__ = SlowEngine
     SlowEngine.pause = float(pause) / 1000
     linker = Linker(catalog)

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +156,7 @@ class Terminal:
         os.close(slave)
         self.seen = ""
 
-    def until(self, pattern: str, seconds: float = 90) -> str:
+    def until(self, pattern: str, seconds: float = 250) -> str:
         """Everything up to and with the next match of `pattern`."""
         deadline = time.monotonic() + seconds
         while not (found := re.search(pattern, self.seen)):
@@ -176,7 +175,7 @@ class Terminal:
 
     def end(self) -> int:
         try:
-            return self.process.wait(30)
+            return self.process.wait(60)
         finally:
             os.close(self.master)
 
@@ -188,45 +187,52 @@ def _control(terminal: int) -> None:
     fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
 
-@pytest.fixture
-def slow(tmp_path: Path) -> Iterator[tuple[Terminal, Path]]:
+def test_at_a_terminal_ctrl_c_stops_a_reply_cards_have_boxes_and_ctrl_d_leaves(tmp_path: Path) -> None:
     file = tmp_path / "chat.json"
-    terminal = Terminal(str(file), "400", "25")
-    yield terminal, file
-    if terminal.process.poll() is None:
-        os.killpg(terminal.process.pid, signal.SIGKILL)
-        terminal.process.wait()
+    terminal = Terminal(str(file), "400", "400")  # the first reply takes many seconds
+    try:
+        terminal.until("you> ")
+        terminal.type("Hello there\n")
+        terminal.until("Hello there")
+        time.sleep(2)
+        terminal.type("\x03")
+        assert "Stopped" in terminal.until("you> ")
+        if file.exists():  # something had been shown: it is closed as a turn of the conversation
+            (step,) = json.loads(file.read_text())["steps"]
+            assert step["turns"][1]["text"].strip()
+        terminal.type("/more\n")
+        assert "╭─ [1] " in re.sub(r"\x1b\[[\d;]*m", "", terminal.until("(?s)╰.*you> "))
+        terminal.type("\x04")
+        assert terminal.end() == 0
+    finally:
+        if terminal.process.poll() is None:
+            os.killpg(terminal.process.pid, signal.SIGKILL)
+            terminal.process.wait()
 
 
-def test_ctrl_c_stops_the_reply_and_a_second_one_at_the_prompt_leaves(slow: tuple[Terminal, Path]) -> None:
-    terminal, file = slow
-    terminal.until("you> ")
-    terminal.type("Hello there\n")
-    time.sleep(2)  # into the reply, of at least ten seconds
-    started = time.monotonic()
-    terminal.type("\x03")
-    out = terminal.until("you> ")
-    assert time.monotonic() - started < 8 and "Stopped" in out
-    terminal.type("/help\n")
-    terminal.until("leave")
-    terminal.until("you> ")
-    terminal.type("\x03")
-    terminal.until("Ctrl-C again")
-    terminal.until("you> ")
-    terminal.type("\x03")
-    assert terminal.end() == 0
-    if file.exists():  # something had been shown: it is closed as a turn of the conversation
-        (step,) = json.loads(file.read_text())["steps"]
-        assert step["turns"][1]["text"].strip()
+def test_ctrl_c_twice_at_the_prompt_leaves_and_once_does_not(parts: Any) -> None:
+    session = ChatSession(*parts, bundle_hash="toy", sampling=Sampling(max_tokens=4))
+    typed: list[str | None] = ["^C", "Hello", "^C", "^C", "Never"]
+
+    def read() -> str | None:
+        line = typed.pop(0)
+        if line == "^C":
+            raise KeyboardInterrupt
+        return line
+
+    out = io.StringIO()
+    assert run_chat(session, Console(file=out), read, interactive=True) == 0
+    assert len(session.exchanges) == 1 and typed == ["Never"] and out.getvalue().count("Ctrl-C again") == 2
 
 
-def test_a_terminal_shows_cards_in_boxes_and_ctrl_d_leaves() -> None:
-    terminal = Terminal("-", "6", "0")
-    terminal.until("you> ")
-    terminal.type("/more\n")
-    assert "╭─ [1] " in re.sub(r"\x1b\[[\d;]*m", "", terminal.until("(?s)╰.*you> "))
-    terminal.type("\x04")
-    assert terminal.end() == 0
+def test_off_a_terminal_an_interrupt_is_the_callers(parts: Any) -> None:
+    session = ChatSession(*parts, bundle_hash="toy")
+
+    def read() -> str | None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_chat(session, Console(file=io.StringIO()), read, interactive=False)
 
 
 def test_a_pipe_has_replies_on_stdout_and_remarks_on_stderr() -> None:

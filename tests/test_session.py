@@ -280,3 +280,13 @@ def test_reset_keeps_the_rules(parts: Any) -> None:
     said(session.say(MORE))
     session.reset()
     assert session.steps == () and session.where == ("year>=1980",)
+
+
+def test_a_given_target_is_rendered_even_if_it_was_mentioned(parts: Any) -> None:
+    session = new(parts, exclude=["m01"])
+    said(session.say("I saw Fargo"))
+    answer = said(session.say("Tell me about it", targets=["m08"]))
+    assert answer.cards[0][1] == "m08" and session.exchanges[-1].decision.given == ("m08",)
+    assert "was given as the target" in "\n".join(session.why("m08"))
+    with pytest.raises(UsageError, match="rules in force"):
+        session.say("And this one?", targets=["m01"])
