@@ -125,6 +125,17 @@ class FinetuneConfig:
             for key, value in plain.items()
         }
 
+    def shareable(self) -> dict[str, Any]:
+        """The config as it travels in a bundle: files and directories by name, without where they lay."""
+
+        def short(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return [short(one) for one in value]
+            return value.name if isinstance(value, Path) else value
+
+        plain = {name: short(value) for name, value in asdict(self).items()}
+        return plain | {"base": Path(self.base).name if Path(self.base).exists() else self.base}
+
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> FinetuneConfig:
         """A config from YAML or flags; UsageError names an unknown field and the type that was expected."""
@@ -341,7 +352,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
     def write(directory: Path, finished: bool) -> str:
         state = trainer.state
         training = {
-            "config": config.resolved(), "data": hashes, "counts": counts | corpus_counts, "finished": finished,
+            "config": config.shareable(), "data": hashes, "counts": counts | corpus_counts, "finished": finished,
             "steps": state.step, "tokens": state.tokens, "minutes": round(state.elapsed / 60, 2),
             "decay_start": state.decay_start, "validation": state.log, "best": state.best,
         }  # fmt: skip
