@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -15,7 +16,7 @@ from toys import toy_book, toy_dialogues, toy_engine, toy_model, toy_tokens
 from gcrs.toolkit.dialogue.encode import encode_prompt
 from gcrs.toolkit.errors import UsageError
 from gcrs.toolkit.model.engine import Engine, Piece, Sampling
-from gcrs.toolkit.model.grammar import ResponseGrammar, words_of
+from gcrs.toolkit.model.grammar import MOST_NAMED, ResponseGrammar, words_of
 from gcrs.toolkit.model.processor import MaskProcessor
 from gcrs.toolkit.model.sampling import Sampler, TextStream
 
@@ -61,19 +62,26 @@ def test_a_reply_holds_words_and_licensed_items_alone(licensed: list[str], sampl
     assert len(ids) <= sampling.max_tokens + 1
     assert text.strip(), "the reply shows nothing"
     assert "\ufffd" not in text and not any(ord(c) < 32 and c not in "\n\t" for c in text)
-    rebuilt: list[int] = []
+    runs: list[list[int]] = [[]]  # text ids between two items: a character cannot reach across one
     last: str | None = None
+    between = True
     for piece in pieces[:-1]:
         if piece.kind == "item":
             assert piece.item_id in licensed and piece.text == f"<item:{piece.item_id}>"
             assert piece.item_id != last, "named twice in a row"
             assert list(piece.token_ids) == TOKENS.span(BOOK.semantic_id(piece.item_id))
-            last = piece.item_id
+            assert between, "two items without anything visible between them"
+            last, between = piece.item_id, False
+            runs.append([])
         else:
             assert TOKENS.forbidden_in_text.isdisjoint(piece.token_ids)
             last = None if any(c.isalnum() for c in piece.text) else last
-            rebuilt += piece.token_ids
-    assert TOKENS.decode_text(rebuilt).replace("\ufffd", "") == "".join(p.text for p in pieces if p.kind == "text")
+            between = between or bool(piece.text.strip())
+            runs[-1] += piece.token_ids
+    named = Counter(piece.item_id for piece in pieces if piece.kind == "item")
+    assert max(named.values(), default=0) <= MOST_NAMED
+    rebuilt = "".join(TOKENS.decode_text(run).replace("\ufffd", "") for run in runs)
+    assert rebuilt == "".join(p.text for p in pieces if p.kind == "text")
 
 
 @settings(max_examples=8, deadline=None)

@@ -10,6 +10,7 @@ says which of them may follow; `normaliser` which of them a score is normalised 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,7 @@ from gcrs.toolkit.ids.tree import PrefixTree
 from gcrs.toolkit.model.tokens import TokenSpace
 
 UNFORCED = -1
+MOST_NAMED = 2  # spans of one item in one reply: a small model may otherwise name it until its tokens are used up
 
 
 class Grammar(Protocol):
@@ -141,9 +143,9 @@ def words_of(tokens: TokenSpace) -> Words:
 class ResponseGrammar:
     """Words, spans of licensed items, then `<|im_end|>`.
 
-    The reply shows something before it may end: a visible character or an item. An item is not named twice without
-    a word in between. A span begins only where it can be completed within `max_tokens`; at `max_tokens` the end is
-    forced. Reads one row.
+    The reply shows something before it may end: a visible character or an item. Between two spans stands something
+    visible, between two of the same item a word, and no item is named more than `MOST_NAMED` times. A span begins
+    only where it can be completed within `max_tokens`; at `max_tokens` the end is forced. Reads one row.
     """
 
     def __init__(self, tokens: TokenSpace, words: Words, licensed: Sequence[SemanticId], max_tokens: int) -> None:
@@ -173,8 +175,12 @@ class ResponseGrammar:
         return None
 
     def _nameable(self, ids: list[int]) -> list[SemanticId]:
+        ends = [at for at, token in enumerate(ids) if token == self._tokens.eoi]
+        if ends and not self._words.visible[ids[ends[-1] + 1 :]].any():
+            return []
+        named = Counter(self._tokens.sid_of(ids[at - len(self._levels) : at]) for at in ends)
         barred = self._barred(ids)
-        return [sid for sid in self._licensed if sid != barred]
+        return [sid for sid in self._licensed if sid != barred and named[sid] < MOST_NAMED]
 
     def columns(self, generated: np.ndarray) -> np.ndarray:
         span = self._span(generated[0].tolist())
