@@ -100,6 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             where = f" ({error.filename})" if error.filename else ""
             _discard_stdout()
             return _fail(f"The system refused: {error.strerror}{where}.", 1)
+        if isinstance(error, ModuleNotFoundError):
+            return _fail(f"The package {error.name} is not installed. Install gcrs with all it needs: make install", 1)
         found = " ".join(str(error).split())[:200]
         what = f"{type(error).__name__}{f' ({found})' if found else ''}"
         return _fail(f"Unexpected {what}; run with GCRS_DEBUG=1 for the traceback.", 1)
