@@ -424,8 +424,8 @@ def finetune(
     as_json: JsonFlag = False,
 ) -> None:
     """Teach a base model a catalogue and dialogues about it."""
-    from gcrs.toolkit.model.finetune import FinetuneConfig
     from gcrs.toolkit.model.finetune import finetune as run
+    from gcrs.toolkit.model.finetune_config import FinetuneConfig
     from gcrs.toolkit.settings import parse_assignments, read_settings
 
     values = (read_settings(config) if config else {}) | parse_assignments(settings or [])

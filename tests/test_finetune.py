@@ -18,7 +18,8 @@ from gcrs.toolkit.errors import DataError, UsageError
 from gcrs.toolkit.files import sha256_file
 from gcrs.toolkit.model.batches import BatchPlan
 from gcrs.toolkit.model.checkpoint import latest_checkpoint, save_checkpoint
-from gcrs.toolkit.model.finetune import FinetuneConfig, finetune
+from gcrs.toolkit.model.finetune import finetune
+from gcrs.toolkit.model.finetune_config import FinetuneConfig
 from gcrs.toolkit.model.schedule import Schedule
 from gcrs.toolkit.prepared import PreparedCatalog
 from tests.toys import toy_book, toy_catalog, toy_dialogues, toy_tokenizer_json
@@ -274,3 +275,10 @@ def test_rows_start_apart_and_matched_in_norm() -> None:
     assert torch.allclose(rows.norm(dim=1), embedding.norm(dim=1).median().expand(len(rows)), atol=1e-3)
     similar = torch.nn.functional.normalize(rows, dim=1)
     assert (similar @ similar.T - torch.eye(len(rows))).max() < 0.99
+
+
+def test_a_bundle_does_not_say_where_its_files_lay(parts: dict[str, Any], finished: Path) -> None:
+    where = str(parts["root"])
+    assert where in json.dumps(config(parts, finished).resolved())
+    told = (finished / "training.json").read_text() + (finished / "README.md").read_text()
+    assert where not in told and "train.jsonl" in told

@@ -105,7 +105,7 @@ def test_root_holds_what_a_reader_expects() -> None:
 def test_the_documented_settings_are_the_real_ones() -> None:
     from dataclasses import fields
 
-    from gcrs.toolkit.model.finetune import FinetuneConfig
+    from gcrs.toolkit.model.finetune_config import FinetuneConfig
 
     documented = re.findall(r"^\| `(\w+)` \| ", (ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), re.MULTILINE)
     names = [field.name for field in fields(FinetuneConfig)]
