@@ -83,7 +83,7 @@ def write_bundle(
         _dump(spelling | {"eos_token": ROLE_MARKS[1]}, staged / "tokenizer_config.json")
         _dump(training, staged / "training.json")
         _dump(popularity, staged / "mentions.json")
-        (staged / "README.md").write_text(model_card(prepared, base.name, training), encoding="utf-8")
+        (staged / "README.md").write_text(model_card(prepared, training["config"]["base"], training), encoding="utf-8")
         parts = {path.name: sha256_file(path) for path in sorted(staged.iterdir()) if path.is_file()}
         manifest = {
             "format": FORMAT,
