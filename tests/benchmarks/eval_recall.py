@@ -34,7 +34,7 @@ def read_canonical(path: Path, catalog: Any) -> list[Any]:
 
 
 def rank_part(args: argparse.Namespace, part: int) -> tuple[Ranks, dict[str, list[str]], int, str]:
-    """(ranks by protocol and row, dialogue id of each case, replies ranked, the bundle's hash) of every n-th dialogue."""
+    """(ranks by protocol and row, dialogue id of each case, replies, the bundle's hash) of every n-th dialogue."""
     import torch
 
     from gcrs.toolkit.dialogue.encode import encode_prompt

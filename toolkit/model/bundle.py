@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gcrs.toolkit.errors import DataError, MissingModelError
+from gcrs.toolkit.errors import DataError, GcrsError, MissingModelError
 from gcrs.toolkit.files import (
     atomic_directory,
     cache_dir,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "gcrs.json"
 MERGED_VERSION = 1
+MERGED_KEPT = 3
 Progress = Callable[[int, int, str], None]
 
 
@@ -211,46 +212,69 @@ def _base_of(bundle: Bundle, progress: Progress | None) -> Base:
     return base
 
 
+def _mapped(directory: Path, dtype: torch.dtype, rows: int) -> PreTrainedModel | None:
+    """The merged model in a cache directory; None when it is not there or is not whole."""
+    if not (directory / "config.json").is_file():
+        return None
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    from gcrs.toolkit.model.quiet import quiet_transformers
+
+    try:
+        with quiet_transformers():
+            model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError):
+        return None
+    return model.eval() if model.get_input_embeddings().weight.shape[0] == rows else None
+
+
+def _forget_old(directory: Path, keep: int) -> None:
+    """Remove all but the newest merged models: each is as large as the base."""
+    import shutil
+
+    known = sorted(directory.glob("[!.]*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in known[keep:]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def load_merged(bundle: Bundle, dtype: torch.dtype, progress: Progress | None = None) -> PreTrainedModel:
     """The base with the adapter added, in `dtype`; built once, then mapped from the cache.
 
     Raises MissingModelError (exit 4) when the base is not here or is another one, DataError on a broken adapter.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     from gcrs.toolkit.model.adapter import apply_adapter, read_adapter
     from gcrs.toolkit.model.base import load_model
     from gcrs.toolkit.model.quiet import quiet_transformers
 
     short = str(dtype).removeprefix("torch.")
-    parts = bundle.manifest["parts"]
-    key = sha256_json([MERGED_VERSION, bundle.manifest["base"], parts["adapter_model.safetensors"],
-                       parts["adapter_config.json"], bundle.manifest["codes"], short])  # fmt: skip
+    parts, rows = bundle.manifest["parts"], bundle.tokens.size
+    adapter = [parts["adapter_model.safetensors"], parts["adapter_config.json"]]
+    key = sha256_json([MERGED_VERSION, bundle.manifest["base"], *adapter, bundle.manifest["codes"], short])
     target = cache_dir() / "merged" / key[:32]
-    if (target / "config.json").is_file():
-        try:
-            with quiet_transformers():
-                model: Any = AutoModelForCausalLM.from_pretrained(target, dtype=dtype, use_safetensors=True)
-            if model.get_input_embeddings().weight.shape[0] == bundle.tokens.size:
-                return model.eval()  # type: ignore[no-any-return]
-        except Exception:  # the cache is rebuildable: whatever broke it, build it again
-            pass
+    if (model := _mapped(target, dtype, rows)) is not None:
+        return model
     base = _base_of(bundle, progress)
     if progress:
         progress(0, 1, "merging the adapter (once)")
-    model = load_model(base, torch.float32, rows=bundle.tokens.size)
+    merged: Any = load_model(base, torch.float32, rows=rows)
     pinned = bundle.manifest["base"].get("embedding")
-    if pinned and embedding_hash(model.get_input_embeddings().weight, base.rows) != pinned:
+    if pinned and embedding_hash(merged.get_input_embeddings().weight, base.rows) != pinned:
         raise MissingModelError(f"Base model {base.name}: its embedding is not the one that the bundle was trained on.")
     state, scale = read_adapter(bundle.directory)
-    apply_adapter(model, state, scale, bundle.tokens.new_ids)
-    model = model.to(dtype)
-    model.config.vocab_size = bundle.tokens.size
+    apply_adapter(merged, state, scale, bundle.tokens.new_ids)
+    merged = merged.to(dtype)
+    merged.config.vocab_size = rows
     with quiet_transformers(), atomic_directory(target) as staged:
-        model.save_pretrained(staged, safe_serialization=True)
+        merged.save_pretrained(staged, safe_serialization=True)
+    _forget_old(target.parent, MERGED_KEPT)
     if progress:
         progress(1, 1, "merging the adapter (once)")
+    model = _mapped(target, dtype, rows)  # read back: `.to(dtype)` also rounds buffers that loading keeps in fp32
+    if model is None:
+        raise GcrsError(f"The merged model in {target} cannot be read back.", hint="Free the disk and try again.")
     return model
 
 
