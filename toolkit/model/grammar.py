@@ -10,6 +10,7 @@ says which of them may follow; `normaliser` which of them a score is normalised 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from gcrs.toolkit.ids.tree import PrefixTree
 from gcrs.toolkit.model.tokens import TokenSpace
 
 UNFORCED = -1
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # all but newline and tab
+_WORDED = re.compile(r"[^\W_]")
 MOST_NAMED = 2  # spans of one item in one reply: a small model may otherwise name it until its tokens are used up
 
 
@@ -131,12 +134,12 @@ def words_of(tokens: TokenSpace) -> Words:
     known = min(tokens.base_rows, tokenizer.get_vocab_size(with_added_tokens=True))
     shown = tokenizer.decode_batch([[token] for token in range(known)], skip_special_tokens=False)
     text, opening, visible, worded = np.zeros((4, tokens.size), dtype=bool)
-    text[:known] = [all(c >= " " or c in "\n\t" for c in word) and "\x7f" not in word for word in shown]
+    text[:known] = [_CONTROL.search(word) is None for word in shown]
     text[list(tokenizer.get_added_tokens_decoder())] = False
     text[list(tokens.forbidden_in_text)] = False
     opening[:known] = [word != "" and not word.isspace() for word in shown]
     visible[:known] = [bool(word.strip().strip("\ufffd")) and not word.endswith("\ufffd") for word in shown]
-    worded[:known] = [any(map(str.isalnum, word)) for word in shown]
+    worded[:known] = [_WORDED.search(word) is not None for word in shown]
     return Words(text, text & opening, text & visible, text & worded)
 
 
