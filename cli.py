@@ -540,6 +540,7 @@ def recommend(
             _say(f"Ids that are not in the catalogue, read as the word 'it': {clean(', '.join(outside[:5]))}")
     clock.lap("reply")
     facts = talker.facts.get([scored.item_id for scored in reply.ranking])
+    talker.facts.close()
     clock.lap("facts")
     catalog, book = talker.bundle.catalog, talker.bundle.book
     words = shown_text(reply.text, catalog)

@@ -1,4 +1,4 @@
-"""From a bundle's name to a recommender that can talk, with the store of facts opening meanwhile.
+"""From a bundle's name to a recommender that can talk, with the store of facts opening beside it.
 
 Knows nothing of flags or terminals.
 """
@@ -6,15 +6,13 @@ Knows nothing of flags or terminals.
 from __future__ import annotations
 
 import gc
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gcrs.toolkit.catalog.facts import FactStore
-from gcrs.toolkit.catalog.item import Catalog, Fact
+from gcrs.programs.facts_process import FactsProcess
 
 if TYPE_CHECKING:
     from gcrs.programs.recommender import Recommender
@@ -51,31 +49,6 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-class FactsAhead:
-    """Items' facts from the store, which opens in a thread from now on: Chroma takes a second to import."""
-
-    def __init__(self, catalog: Catalog, url: str | None = None) -> None:
-        self._store = FactStore(catalog, url=url)
-        self._columns = list(catalog.columns)
-        self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._prepare, name="gcrs-facts", daemon=True)
-        self._thread.start()
-
-    def _prepare(self) -> None:
-        try:
-            self._store.prepare()
-        except Exception as error:  # raised again in the thread that asks for facts
-            self._failure = error
-
-    def get(self, ids: Sequence[str]) -> dict[str, dict[str, Fact]]:
-        """Each item's facts, columns in the catalogue's order. Raises what the store raised."""
-        self._thread.join()
-        if self._failure is not None:
-            raise self._failure
-        found = self._store.get(ids)
-        return {item: {name: facts[name] for name in self._columns if name in facts} for item, facts in found.items()}
-
-
 @dataclass
 class Talker:
     """A loaded bundle, ready to reply; `seconds` says what its start took."""
@@ -83,7 +56,7 @@ class Talker:
     bundle: Bundle
     recommender: Recommender
     linker: Linker
-    facts: FactsAhead
+    facts: FactsProcess
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -109,6 +82,7 @@ def load_talker(
 
         bundle = Bundle.load(name)
         Columns(bundle.catalog).allowed([parse_where(rule) for rule in where], exclude)
+        facts = FactsProcess(bundle.directory, list(bundle.catalog.columns), chroma_url)
         clock.lap("bundle")
         from gcrs.programs.recommender import Recommender
         from gcrs.toolkit.dialogue.linker import Linker
@@ -119,5 +93,4 @@ def load_talker(
         linker = Linker(bundle.catalog, bundle.popularity)
         recommender = Recommender.of(bundle, engine, linker=linker)
         clock.lap("program")
-    facts = FactsAhead(bundle.catalog, chroma_url)  # now: imports of two threads take turns, decoding leaves room
     return Talker(bundle, recommender, linker, facts, clock.seconds)
