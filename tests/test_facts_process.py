@@ -30,7 +30,7 @@ def test_facts_come_in_the_catalogues_order_and_the_process_ends(tmp_path: Path)
 def test_what_the_store_says_reaches_the_caller(tmp_path: Path) -> None:
     write_items(toy_catalog(), tmp_path / "items.jsonl")
     facts = FactsProcess(tmp_path, [], "http://127.0.0.1:9")
-    with pytest.raises(GcrsError, match="127.0.0.1:9"):
+    with pytest.raises(GcrsError, match=r"127\.0\.0\.1:9"):
         facts.get(["m01"])
     facts.close()
     missing = FactsProcess(tmp_path / "nowhere", [])
