@@ -27,6 +27,7 @@ $(STAMP): pyproject.toml constraints.txt $(if $(OTHER_INDEX),FORCE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(if $(OTHER_INDEX),$(BIN)/python -m pip uninstall --yes --quiet torch)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(INDEX_FLAGS) -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m compileall -q toolkit programs catalogs cli.py
 	@echo '$(INDEX)' > $@
 
 chat: $(STAMP)
