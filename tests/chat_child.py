@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from toys import toy_catalog, toy_engine
 
 from gcrs.programs.chat import piped_lines, run_chat, terminal_lines
 from gcrs.programs.lm import local_lm
@@ -22,6 +21,7 @@ from gcrs.programs.recommender import Recommender
 from gcrs.programs.session import ChatSession
 from gcrs.toolkit.dialogue.linker import Linker
 from gcrs.toolkit.model.engine import Engine, Piece, Sampling
+from toys import toy_catalog, toy_engine
 
 
 class SlowEngine(Engine):

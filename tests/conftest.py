@@ -104,8 +104,9 @@ def toy_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import json
 
     import torch
-    from toys import toy_tokenizer_json
     from transformers import BertConfig, BertModel
+
+    from toys import toy_tokenizer_json
 
     folder = tmp_path_factory.mktemp("encoder")
     specials = ("[PAD]", "[UNK]")

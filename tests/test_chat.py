@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from toys import toy_catalog, toy_engine
 
 from gcrs.programs.chat import piped_lines, run_chat
 from gcrs.programs.lm import local_lm
@@ -27,6 +26,7 @@ from gcrs.programs.session import ChatSession
 from gcrs.toolkit.catalog.item import Item
 from gcrs.toolkit.dialogue.linker import Linker
 from gcrs.toolkit.model.engine import Sampling
+from toys import toy_catalog, toy_engine
 
 CHILD = Path(__file__).with_name("chat_child.py")
 

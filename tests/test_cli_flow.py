@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from toys import toy_catalog, toy_dialogues
 
 from gcrs.cli import main
 from gcrs.toolkit.dialogue.turns import write_dialogues
+from toys import toy_catalog, toy_dialogues
 
 Run = tuple[int, str, str]
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import toy_catalog
 
 from gcrs.toolkit.catalog.item import Catalog, Item
 from gcrs.toolkit.errors import DataError, GcrsError
 from gcrs.toolkit.ids.build import build_codebook
 from gcrs.toolkit.prepared import PARTS, PreparedCatalog
+from toys import toy_catalog
 
 SETTINGS = {"text": {"template": "", "columns": []}, "seed": 0}
 

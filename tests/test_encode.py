@@ -14,7 +14,7 @@ from gcrs.toolkit.dialogue.turns import Dialogue, Turn
 from gcrs.toolkit.errors import UnknownItem
 from gcrs.toolkit.files import cache_dir
 from gcrs.toolkit.model.tokens import TokenSpace
-from tests.toys import toy_book, toy_catalog, toy_dialogues, toy_tokens
+from toys import toy_book, toy_catalog, toy_dialogues, toy_tokens
 
 BOOK, TOKENS = toy_book(), toy_tokens()
 ITEMS = sorted(BOOK.ids)

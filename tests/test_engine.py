@@ -11,13 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import toy_book, toy_dialogues, toy_engine, toy_model, toy_tokens
 
 from gcrs.toolkit.dialogue.encode import encode_prompt
 from gcrs.toolkit.errors import DataError, DeadEnd, GcrsError, UnknownItem, UsageError
 from gcrs.toolkit.ids.codebook import Codebook
 from gcrs.toolkit.model.cache import PrefixCache
 from gcrs.toolkit.model.engine import Engine, Sampling, Scored
+from toys import toy_book, toy_dialogues, toy_engine, toy_model, toy_tokens
 
 BOOK, TOKENS = toy_book(), toy_tokens()
 ITEMS = list(BOOK.ids)

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import toy_book, toy_dialogues, toy_model, toy_tokens
 
 from gcrs.toolkit.dialogue.encode import encode_prompt
 from gcrs.toolkit.errors import GcrsError
 from gcrs.toolkit.model.cache import PROVEN, PrefixCache
 from gcrs.toolkit.model.engine import Engine
+from toys import toy_book, toy_dialogues, toy_model, toy_tokens
 
 BOOK, TOKENS = toy_book(), toy_tokens()
 PROMPT = [*encode_prompt(toy_dialogues()[0][:1], TOKENS, BOOK), TOKENS.rec]

@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import toy_book, toy_dialogues, toy_engine, toy_model, toy_tokens
 
 from gcrs.toolkit.dialogue.encode import encode_prompt
 from gcrs.toolkit.errors import UsageError
@@ -19,6 +18,7 @@ from gcrs.toolkit.model.engine import Engine, Piece, Sampling
 from gcrs.toolkit.model.grammar import MOST_NAMED, ResponseGrammar, words_of
 from gcrs.toolkit.model.processor import MaskProcessor
 from gcrs.toolkit.model.sampling import Sampler, TextStream
+from toys import toy_book, toy_dialogues, toy_engine, toy_model, toy_tokens
 
 BOOK, TOKENS = toy_book(), toy_tokens()
 ITEMS = list(BOOK.ids)

@@ -10,7 +10,7 @@ import pytest
 from gcrs.programs.facts_process import FactsProcess
 from gcrs.toolkit.catalog.readers import write_items
 from gcrs.toolkit.errors import GcrsError
-from tests.toys import toy_catalog
+from toys import toy_catalog
 
 
 def test_facts_come_in_the_catalogues_order_and_the_process_ends(tmp_path: Path) -> None:

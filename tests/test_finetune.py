@@ -22,7 +22,7 @@ from gcrs.toolkit.model.finetune import finetune
 from gcrs.toolkit.model.finetune_config import FinetuneConfig
 from gcrs.toolkit.model.schedule import Schedule
 from gcrs.toolkit.prepared import PreparedCatalog
-from tests.toys import toy_book, toy_catalog, toy_dialogues, toy_tokenizer_json
+from toys import toy_book, toy_catalog, toy_dialogues, toy_tokenizer_json
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -265,7 +265,7 @@ def test_rows_start_apart_and_matched_in_norm() -> None:
     import torch
 
     from gcrs.toolkit.model.rows import initial_rows
-    from tests.toys import toy_tokens
+    from toys import toy_tokens
 
     tokens, book = toy_tokens(), toy_book()
     embedding = torch.randn(tokens.base_rows, 16)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from outlines.processors import OutlinesLogitsProcessor
 from outlines.processors.tensor_adapters.torch import TorchTensorAdapter
-from toys import toy_book, toy_dialogues, toy_engine, toy_model, toy_tokens
 
 from gcrs.toolkit.dialogue.encode import encode_prompt
 from gcrs.toolkit.errors import DeadEnd, GcrsError
@@ -19,6 +18,7 @@ from gcrs.toolkit.ids.tree import PrefixTree
 from gcrs.toolkit.model.engine import Engine, Sampling
 from gcrs.toolkit.model.grammar import IntentGrammar, TargetGrammar, words_of
 from gcrs.toolkit.model.processor import MaskProcessor
+from toys import toy_book, toy_dialogues, toy_engine, toy_model, toy_tokens
 
 BOOK, TOKENS = toy_book(), toy_tokens()
 TREE = PrefixTree.build(BOOK.array(), BOOK.codes)

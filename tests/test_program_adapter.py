@@ -10,7 +10,6 @@ import sys
 import dspy
 import numpy as np
 import pytest
-from toys import toy_book, toy_catalog, toy_dialogues, toy_engine
 
 from gcrs.programs.adapter import GcrsAdapter
 from gcrs.programs.lm import AsyncLocalEngine, Beside, LocalEngine, beside, local_lm
@@ -22,6 +21,7 @@ from gcrs.toolkit.dialogue.turns import Dialogue, Turn
 from gcrs.toolkit.errors import DataError, MissingModelError, UnknownItem
 from gcrs.toolkit.ids.codebook import spell
 from gcrs.toolkit.model.engine import Engine, Sampling
+from toys import toy_book, toy_catalog, toy_dialogues, toy_engine
 
 
 @pytest.fixture(scope="module")

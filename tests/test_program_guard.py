@@ -7,11 +7,11 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import toy_catalog
 
 from gcrs.programs.guard import LeakGuard, ends_sentence
 from gcrs.toolkit.dialogue.linker import Linker
 from gcrs.toolkit.model.engine import Piece
+from toys import toy_catalog
 
 LINKER = Linker(toy_catalog())
 

@@ -10,7 +10,6 @@ import pytest
 from dspy.utils.dummies import DummyLM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from toys import toy_book, toy_catalog, toy_dialogues, toy_engine
 
 from gcrs.programs.lm import local_lm
 from gcrs.programs.recommender import NOTHING_SAID, Recommender
@@ -20,6 +19,7 @@ from gcrs.toolkit.dialogue.turns import Dialogue, Turn
 from gcrs.toolkit.errors import DeadEnd, UnknownItem, UsageError
 from gcrs.toolkit.ids.codebook import spell
 from gcrs.toolkit.model.engine import Engine, Piece, Sampling
+from toys import toy_book, toy_catalog, toy_dialogues, toy_engine
 
 SHORT = Sampling(seed=5, max_tokens=10)
 ASKED = toy_dialogues()[0][:1]

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from toys import toy_catalog, toy_engine
 
 from gcrs.programs.lm import local_lm
 from gcrs.programs.recommender import Recommender
@@ -17,6 +16,7 @@ from gcrs.programs.session import MORE, ChatSession, Said
 from gcrs.toolkit.dialogue.linker import Linker
 from gcrs.toolkit.errors import DataError, DeadEnd, UnknownItem, UsageError
 from gcrs.toolkit.model.engine import Sampling
+from toys import toy_catalog, toy_engine
 
 LIKES = "I loved The Matrix and Inception, what should I watch tonight?"
 

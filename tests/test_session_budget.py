@@ -6,11 +6,11 @@ import itertools
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import toy_book, toy_tokens
 
 from gcrs.toolkit.dialogue.budget import fit
 from gcrs.toolkit.dialogue.encode import encode, encode_prompt
 from gcrs.toolkit.dialogue.turns import Dialogue, Turn
+from toys import toy_book, toy_tokens
 
 TOKENS, BOOK = toy_tokens(), toy_book()
 LIMIT = 400
