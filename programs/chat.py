@@ -214,7 +214,8 @@ class _Chat:
             names = [f"({_letter(n)}) {surface} = {catalog[i].label}" for n, (surface, i) in enumerate(shown)]
             rest = f" and {len(said.links) - MOST_LINKS} more" if len(said.links) > MOST_LINKS else ""
             self.note(f"In your words: {', '.join(names)}{rest}. Not meant? /undo {_letter(0)}")
-        for open_name in said.ambiguous[:MOST_LINKS]:
+        open_names = {name.surface.casefold(): name for name in said.ambiguous}
+        for open_name in list(open_names.values())[:MOST_LINKS]:
             labels = ", ".join(catalog[item].label for item in open_name.candidates[:4])
             self.note(f"{open_name.surface!r} could be {labels}: say it with the year.")
         if reply.dropped:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gcrs.toolkit.catalog.item import Fact
 from gcrs.toolkit.errors import DataError, GcrsError, MissingModelError, UsageError
@@ -34,7 +34,7 @@ class FactsProcess:
         """Each item's facts, columns in the catalogue's order. Raises what the store raised."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
-            print(json.dumps(list(ids)), file=self._process.stdin, flush=True)
+            _send(self._process.stdin, list(ids))
             line = self._process.stdout.readline()
         except (BrokenPipeError, ValueError):
             line = ""
@@ -50,6 +50,12 @@ class FactsProcess:
         """Let the process end by itself; a second call does nothing."""
         assert self._process.stdin is not None
         self._process.stdin.close()
+
+
+def _send(pipe: IO[str], value: Any) -> None:
+    """One JSON line, at once."""
+    pipe.write(json.dumps(value) + "\n")
+    pipe.flush()
 
 
 def _serve(directory: Path, url: str | None) -> None:
@@ -71,7 +77,7 @@ def _serve(directory: Path, url: str | None) -> None:
             answer = {"facts": store.get(json.loads(line))}
         except GcrsError as error:
             answer = {"error": str(error), "kind": type(error).__name__}
-        print(json.dumps(answer), flush=True)
+        _send(sys.stdout, answer)
     if store is not None:
         store.close()
 

@@ -119,6 +119,8 @@ def test_a_killed_run_ends_with_the_same_bytes(parts: dict[str, Any], tmp_path: 
     assert json.loads(done.stdout)["resumed"]
     assert sha256_file(broken.out / ADAPTER) == sha256_file(straight.out / ADAPTER)
     assert not list((tmp_path / "broken.run" / "checkpoints").glob(".step-*")), "no litter is left"
+    steps = [json.loads(line)["step"] for line in (broken.out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 13))
 
 
 def test_sigterm_writes_a_checkpoint_and_resumes(parts: dict[str, Any], tmp_path: Path) -> None:
@@ -144,6 +146,7 @@ def test_loss_falls_and_what_lies_beside_the_adapter(finished: Path) -> None:
         json.loads(line) for line in (finished.with_name("finished.run") / "metrics.jsonl").read_text().splitlines()
     ]
     assert rows[-1]["plain_loss"] < rows[0]["plain_loss"]
+    assert (finished / "metrics.jsonl").read_text().count("\n") == 12
     training = json.loads((finished / "training.json").read_text())
     assert training["config"]["rank"] == 4 and set(training["data"]) == {"train.jsonl"}
     assert (finished / ADAPTER).stat().st_size < 200_000, "the resized embedding must not be saved with the adapter"

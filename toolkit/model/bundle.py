@@ -62,8 +62,9 @@ def write_bundle(
     targets: list[str],
     training: dict[str, Any],
     popularity: dict[str, int],
+    metrics: Path | None = None,
 ) -> str:
-    """Write a bundle, whole or not at all; returns its hash."""
+    """Write a bundle, whole or not at all; returns its hash. `metrics` is the run's log, copied beside the adapter."""
     import torch
     from safetensors import safe_open
     from safetensors.torch import save_file
@@ -83,6 +84,8 @@ def write_bundle(
         spelling = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         _dump(spelling | {"eos_token": ROLE_MARKS[1]}, staged / "tokenizer_config.json")
         _dump(training, staged / "training.json")
+        if metrics is not None and metrics.is_file():
+            (staged / "metrics.jsonl").write_bytes(metrics.read_bytes())
         _dump(popularity, staged / "mentions.json")
         (staged / "README.md").write_text(model_card(prepared, training["config"]["base"], training), encoding="utf-8")
         parts = {path.name: sha256_file(path) for path in sorted(staged.iterdir()) if path.is_file()}

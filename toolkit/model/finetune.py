@@ -211,6 +211,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
                       evaluate=evaluate if valid else None, progress=progress)  # fmt: skip
     resumed = resume and trainer.resume()
     log_path = run_dir / "metrics.jsonl"
+    _trim_log(log_path, trainer.state.step)
     began = time.monotonic()
 
     def write(directory: Path, finished: bool) -> str:
@@ -222,7 +223,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
         }  # fmt: skip
         tensors = {k: v.to(torch.bfloat16) for k, v in _adapter_tensors(trained, config, tokens, start).items()}
         popularity = mention_counts(dialogues)
-        return write_bundle(directory, prepared, tokens, base, tensors, shape, targets, training, popularity)
+        return write_bundle(directory, prepared, tokens, base, tensors, shape, targets, training, popularity, log_path)
 
     def on_step(row: dict[str, float]) -> None:
         with open(log_path, "a", encoding="utf-8") as handle:
@@ -260,6 +261,14 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
         "validation": trainer.state.log,
         "counts": counts | corpus_counts,
     }
+
+
+def _trim_log(path: Path, step: int) -> None:
+    """Drop what a killed session logged after its last checkpoint: those steps are taken again."""
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines()[:step]
+        with atomic_write(path) as handle:
+            handle.writelines(f"{line}\n" for line in lines)
 
 
 def _discard(_: object) -> None:
