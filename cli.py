@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # bytes that are no text, or text that the terminal lacks, end nothing
             stream.reconfigure(errors="replace")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' own bars: we have ours
     debug = bool(os.environ.get("GCRS_DEBUG"))
     try:
         with warnings.catch_warnings():
@@ -84,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except typer.TyperException as error:  # unknown flags, values of the wrong kind
         where = getattr(getattr(error, "ctx", None), "command_path", "gcrs")
-        return _fail(f"{_sentence(error.format_message())} See: {where} --help", 2)
+        message = error.format_message().replace("Value error, ", "")
+        return _fail(f"{_sentence(message)} See: {where} --help", 2)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:
@@ -192,13 +194,18 @@ class _Lines:
     EVERY = 30.0
 
     def __init__(self) -> None:
-        self.told = time.monotonic()
+        self.told = self.began = time.monotonic()
+        self.done = 0
 
     def __call__(self, done: int, total: int, what: str) -> None:
         now = time.monotonic()
         if now - self.told >= self.EVERY:
             self.told = now
-            _say(f"{what}: {done} of {total}" if total else what)
+            if total and done < self.done:  # another stage has begun
+                self.began = now
+            gone, self.done = now - self.began, done
+            left = f", {gone * (total - done) / done / 60:.1f} min left" if done else ""
+            _say(f"{what}: {100 * done / total:.0f} %{left}" if total else what)
 
 
 @app.callback(invoke_without_command=True)
@@ -291,7 +298,7 @@ def catalog_show(
             _print_json({"items": found})
         for facts in [] if as_json else found:
             for name, value in facts.items():
-                print(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+                print(f"{name}: {_plain_value(value)}")
             print()
         return
     coverage = {column: sum(column in item.facts for item in catalog) for column in catalog.columns}
@@ -343,10 +350,18 @@ def _find(catalog: Catalog, query: str) -> list[Item]:
     wanted = query.casefold()
     if found := [item for item in catalog if wanted in (item.title.casefold(), item.label.casefold())]:
         return found
-    near = difflib.get_close_matches(wanted, {item.label.casefold(): item for item in catalog}, n=3)
+    labels = {item.label.casefold(): item.label for item in catalog}
+    near = [labels[name] for name in difflib.get_close_matches(wanted, labels, n=3, cutoff=0.7)]
     raise DataError(
         f"No item has the id or title {query!r}.", hint=f"Close: {', '.join(near)}." if near else "Give an id or title."
     )
+
+
+def _plain_value(value: Any) -> str:
+    """A fact in full, as one line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _item_json(
@@ -419,6 +434,11 @@ def finetune(
     dialogues: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Dialogues; repeatable.")] = None,
     valid: Annotated[Path | None, typer.Option(metavar="FILE", help="Dialogues for validation.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Bundle to write.")] = None,
+    warm_start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="BUNDLE", help="Start from this; movies if few dialogues; or none."),
+    ] = None,
+    noun: Annotated[str | None, typer.Option(metavar="WORDS", help="What one item is called: 'board game'.")] = None,
     base: Annotated[str | None, typer.Option(metavar="MODEL", help="Pinned name, directory or hub id.")] = None,
     config: Annotated[Path | None, typer.Option(metavar="YAML", help="Settings; flags win over it.")] = None,
     method: Annotated[Literal["lora", "full"] | None, typer.Option(help="Adapters, or all linear layers.")] = None,
@@ -433,7 +453,7 @@ def finetune(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Teach a base model a catalogue and dialogues about it."""
+    """Teach a model a catalogue, and dialogues if there are any."""
     from gcrs.toolkit.model.finetune import finetune as run
     from gcrs.toolkit.model.finetune_config import FinetuneConfig
     from gcrs.toolkit.settings import parse_assignments, read_settings
@@ -442,11 +462,12 @@ def finetune(
     flags = {
         "catalog": catalog, "dialogues": dialogues or None, "valid": valid, "out": out, "base": base, "method": method,
         "steps": steps, "max_minutes": max_minutes, "device": device, "seed": seed,
+        "warm_start": warm_start, "noun": noun,
     }  # fmt: skip
     values |= {name: value for name, value in flags.items() if value is not None}
     if steps is not None or max_minutes is not None:  # a budget on the command line replaces the file's
         values = {k: v for k, v in values.items() if k not in ("steps", "max_minutes") or flags[k] is not None}
-    for name in ("catalog", "dialogues", "out"):
+    for name in ("catalog", "out"):
         if not values.get(name):
             raise UsageError(f"--{name} is missing.", hint="Pass it, or name it in --config. See: gcrs finetune --help")
     chosen = FinetuneConfig.from_mapping(values)
@@ -499,7 +520,11 @@ def chat(
         seed=secrets.randbits(31) if seed is None else seed,
     )
     if session is not None and session.exists():
-        held.load(session, keep_rules=bool(where or exclude))
+        saved = held.load(session, where=where or None, exclude=exclude or (), seed=seed)
+        if where and list(saved.where) != where:
+            _say(f"The session's rules were {', '.join(saved.where) or 'none'}; from now on: {', '.join(where)}.")
+        if seed is not None and seed != saved.seed:
+            _say(f"The session's seed was {saved.seed}; from now on: {seed}.")
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     code = run_chat(
         held,

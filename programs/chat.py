@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rich.text import Text
 
-from gcrs.programs.render import clean, is_plain, print_card, print_decisions, shown_text
+from gcrs.programs.render import clean, hugs, is_plain, print_card, print_decisions, shown_text
 from gcrs.programs.session import ChatSession, Said
 from gcrs.programs.session_file import Mark
 from gcrs.toolkit.errors import GcrsError, UsageError
@@ -35,10 +35,11 @@ Facts = Callable[
 ]  # facts of items by id, from wherever they are kept
 
 MOST_LINKS = 12  # that are listed behind a reply
+MOST_MORE = 20  # recommendations that one /more asks for
 
 HELP = """Say what you like and what you are looking for. What was mentioned or given is not recommended again,
 unless your message names it together with a word such as "again".
-/more                another recommendation
+/more [N]            another recommendation, or N of them
 /like N              I like item N (a card's number, or a title); also /dislike N and /seen N
 /why [N]             what the last recommendation, or item N, rests on
 /undo                take back the last message or command; /undo a takes back link (a) in my last words
@@ -179,7 +180,7 @@ class _Chat:
     # Replies
 
     def _answer(self, ask: Callable[..., Said | None]) -> None:
-        self._shown = ""
+        self._shown, self._after_item = "", False
         with self._stoppable():
             said = ask(on_piece=self._piece, stop=self._stop.is_set)
         if self._shown:
@@ -192,8 +193,9 @@ class _Chat:
 
     def _piece(self, piece: Piece) -> None:
         text = shown_text(piece.text, self.session.catalog)
-        if not self._shown:
+        if not self._shown or (self._after_item and hugs(text)):
             text = text.lstrip()
+        self._after_item = piece.kind == "item"
         if not text:
             return
         self._shown += text
@@ -245,7 +247,12 @@ class _Chat:
     # Commands: each takes what stands behind its name and says whether to go on
 
     def _more(self, rest: str) -> bool:
-        self._answer(self.session.more)
+        if rest and not (rest.isdecimal() and 1 <= int(rest) <= MOST_MORE):
+            raise UsageError(f"{rest[:20]!r} is no number from 1 to {MOST_MORE}.", hint="For example: /more 3")
+        for _ in range(int(rest or 1)):
+            self._answer(self.session.more)
+            if self._stop.is_set():
+                break
         return True
 
     def _mark(self, value: Any) -> Callable[[str], bool]:
@@ -286,6 +293,8 @@ class _Chat:
         path = Path(rest).expanduser() if rest else self.session_file
         if path is None:
             raise UsageError("Say where: /save FILE")
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"There is no directory {path.absolute().parent}.", hint="/save takes a file's path.")
         self.session.save(path)
         self.note(f"Saved to {path}.")
         return True

@@ -7,6 +7,7 @@ taken out, and nothing is read as rich's markup. Knows nothing of sessions' rule
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gcrs.toolkit.catalog.item import Catalog, Fact, Item
 
 LONGEST_FACT = 160
+_HUGS = re.compile(r"[ \t]+[?!.,;:](?![.?!\w])")
 MOST_ENTRIES = 6
 _REORDER = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
 
@@ -44,11 +46,21 @@ def is_plain(console: Console) -> bool:
 
 
 def shown_text(text: str, catalog: Catalog) -> str:
-    """A turn's text with its item spans as titles."""
-    return "".join(
-        clean(value) if what == "text" else clean(catalog[value].label, lines=False)
-        for what, value in Turn("assistant", text).segments()
-    )
+    """A turn's text with its item spans as titles, punctuation close behind them."""
+    out: list[str] = []
+    after_item = False
+    for what, value in Turn("assistant", text).segments():
+        if what == "item":
+            out.append(clean(catalog[value].label, lines=False))
+        else:
+            out.append(clean(value.lstrip() if after_item and hugs(value) else value))
+        after_item = what == "item"
+    return "".join(out)
+
+
+def hugs(text: str) -> bool:
+    """Whether words that stand behind a title begin with a mark that belongs close to it: " ?" as people type it."""
+    return bool(_HUGS.match(text))
 
 
 def fact_text(value: Fact) -> str:

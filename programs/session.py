@@ -262,15 +262,23 @@ class ChatSession:
         saved = Saved(self.bundle_hash, self.seed, self.where, self.exclude, self.steps, self.blocked)
         write_session(saved, path)
 
-    def load(self, path: Path, *, keep_rules: bool = False) -> None:
-        """Continue a saved session: its steps, seed and (unless `keep_rules`) its rules and exclusions.
+    def load(
+        self,
+        path: Path,
+        *,
+        where: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
+        seed: int | None = None,
+    ) -> Saved:
+        """Continue a saved session and return what it held.
 
-        DataError (exit 3) for a file that is broken, of another version, or made with another bundle.
+        `where` and `seed` replace the saved ones where given, `exclude` joins those saved. DataError (exit 3) for a
+        file that is broken, of another version, or made with another bundle.
         """
         saved = read_session(path, self.bundle_hash, self.catalog)
-        if not keep_rules:
-            self._set_rules(saved.where, saved.exclude)
-        self.seed, self.steps, self.blocked = saved.seed, saved.steps, saved.blocked
+        self._set_rules(saved.where if where is None else where, (*saved.exclude, *exclude))
+        self.seed, self.steps, self.blocked = saved.seed if seed is None else seed, saved.steps, saved.blocked
+        return saved
 
     # Inside
 

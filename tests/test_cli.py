@@ -23,7 +23,7 @@ Options:
   --help     Show this message and exit.
 
 Commands:
-  finetune   Teach a base model a catalogue and dialogues about it.
+  finetune   Teach a model a catalogue, and dialogues if there are any.
   chat       Talk with the recommender; reads lines from a pipe as well.
   recommend  The k best items and a reply for one message or dialogue.
   doctor     Look after versions, caches, weights and a bundle.
@@ -164,7 +164,8 @@ def test_a_broken_catalogue_is_one_sentence_and_3(case: str, in_tmp: Path, capsy
             2,
             "Unknown setting 'speed'",
         ),
-        (["finetune", "--catalog", "c", "--dialogues", "d", "--out", "o"], 2, "--steps N or --max-minutes M"),
+        (["finetune", "--catalog", "c", "--dialogues", "d", "--out", "o"], 3, "c does not exist."),
+        (["finetune", "--catalog", "c"], 2, "--out is missing."),
         (["finetune", "--catalog", "c", "--dialogues", "d", "--out", "o", "--steps", "1"], 3, "c does not exist."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -55,7 +55,7 @@ def test_a_full_space_is_used_to_the_last_id_and_no_further() -> None:
     _, book, health = build_codebook(some_vectors(16), names(16), levels=2, codes=4)
     assert len({book.semantic_id(name) for name in names(16)}) == 16
     assert health.perplexity == pytest.approx((4.0, 4.0))
-    with pytest.raises(DataError, match="2 levels of 4 codes make 16 semantic IDs for 17 items"):
+    with pytest.raises(UsageError, match="2 levels of 4 codes make 16 semantic IDs for 17 items"):
         build_codebook(some_vectors(17), names(17), levels=2, codes=4)
 
 

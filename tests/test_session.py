@@ -104,7 +104,7 @@ def test_rules_and_exclusions_hold_for_the_whole_session(parts: Any) -> None:
     session = new(parts, where=["year>=1996", "genre=comedy"], exclude=["m11"])
     assert legal(session) == {"m05", "m07"}
     assert legal(session, again=["m11", "m01"]) == {"m05", "m07"}
-    with pytest.raises(UsageError, match="no column"):
+    with pytest.raises(DataError, match="no column"):
         new(parts, where=["colour=red"])
     with pytest.raises(UnknownItem):
         new(parts, exclude=["m99"])

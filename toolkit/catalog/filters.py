@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gcrs.toolkit.catalog.columns import parse_date
 from gcrs.toolkit.catalog.item import Catalog, ColumnType, Fact
-from gcrs.toolkit.errors import UsageError
+from gcrs.toolkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +75,7 @@ class Columns:
     def allowed(self, predicates: Iterable[Predicate] = (), exclude: Collection[str] = ()) -> np.ndarray:
         """Bool [n], in catalogue order: which items satisfy every predicate and are not excluded.
 
-        Exclusions may be ids or aliases and act on the item they mean. Raises UsageError for a column the catalogue
+        Exclusions may be ids or aliases and act on the item they mean. Raises DataError for a column the catalogue
         does not have, a value of the wrong type or an operator that the type does not have, and UnknownItem.
         """
         import numpy as np
@@ -90,7 +90,7 @@ class Columns:
     def resolve(self, name: str) -> str:
         """The column that `name` means: exactly, or but for case, or as its singular or plural (genre, genres).
 
-        Raises UsageError naming the nearest columns.
+        Raises DataError naming the nearest columns.
         """
         if name in self.types:
             return name
@@ -100,7 +100,7 @@ class Columns:
                 return folded[form]
         near = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
         columns = ", ".join(folded[column] for column in near) if near else ", ".join(self.types)
-        raise UsageError(
+        raise DataError(
             f"The catalogue has no column {name!r}.", hint=f"{'Nearest' if near else 'Its columns'}: {columns}."
         )
 
@@ -227,17 +227,17 @@ def _forms(name: str) -> list[str]:
     return forms
 
 
-def _wrong_operator(predicate: Predicate, column: str, kind: ColumnType) -> UsageError:
+def _wrong_operator(predicate: Predicate, column: str, kind: ColumnType) -> DataError:
     fitting = {"boolean": "= !=", "list": "= != ~", "date": "= != < <= > >="}.get(kind, "= != < <= > >=")
     article = "an" if kind == "integer" else "a"
-    return UsageError(
+    return DataError(
         f"{column!r} is {article} {kind} column, for which {str(predicate)!r} means nothing.",
         hint=f"It takes {fitting}.",
     )
 
 
-def _wrong_value(predicate: Predicate, column: str, expected: str) -> UsageError:
-    return UsageError(
+def _wrong_value(predicate: Predicate, column: str, expected: str) -> DataError:
+    return DataError(
         f"{str(predicate)!r} compares the column {column!r} with {predicate.value!r}, expected {expected}."
     )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gcrs.toolkit.errors import DataError
+from gcrs.toolkit.errors import DataError, UsageError
 from gcrs.toolkit.files import atomic_write, read_json
 from gcrs.toolkit.ids.codebook import Codebook, SemanticId
 from gcrs.toolkit.ids.collisions import FreeIds, resolve_collisions
@@ -68,8 +68,8 @@ def build_codebook(
     """Fit a quantizer on item vectors (float [n, d], row i is `item_ids[i]`) and give every item an ID of its own.
 
     `levels` and `codes` default to `default_shape(n)`; `config` holds the finer settings. The same input, seed and
-    thread count give the same IDs. Raises DataError for bad vectors, repeated ids or more items than IDs, UsageError
-    for settings out of range.
+    thread count give the same IDs. Raises DataError for bad vectors or repeated ids, UsageError for settings out of
+    range or with fewer IDs than items.
     """
     vectors = check_vectors(vectors)
     if len(item_ids) != len(vectors):
@@ -77,9 +77,10 @@ def build_codebook(
     if len(set(item_ids)) != len(item_ids):
         raise DataError("An item id appears twice.", hint="Make ids unique.")
     shape = default_shape(len(vectors))
-    config = replace(config or QuantizerConfig(), levels=levels or shape[0], codes=codes or shape[1])
+    levels, codes = shape[0] if levels is None else levels, shape[1] if codes is None else codes
+    config = replace(config or QuantizerConfig(), levels=levels, codes=codes)
     if config.codes**config.levels < len(vectors):
-        raise DataError(
+        raise UsageError(
             f"{config.levels} levels of {config.codes} codes make {config.codes**config.levels:,} semantic IDs for "
             f"{len(vectors):,} items.",
             hint="Use more levels or codes.",

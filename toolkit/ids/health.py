@@ -88,7 +88,7 @@ class Health:
             f"{self.largest_group} the same; {sum(self.changed_at):,} moved, {self.shared_final[-1]:,} left",
             f"reconstruction error: {self.error_raw:.3f} raw, {self.error_final:.3f} final (0 is perfect)",
             f"near-identical vectors: {self.near_identical:,} items",
-            f"items without text: {_some(self.items_without_text)}",
+            f"items with a title alone: {_some(self.items_without_text)}",
             f"duplicate titles: {_some(['='.join(group) for group in self.duplicate_titles])}",
         ]
         return lines
