@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 
 from gcrs.toolkit.dialogue.corpus import Corpus, build_corpus, item_excerpt, shuffle_targets
 from gcrs.toolkit.dialogue.encode import IGNORE, Kind, encode, encode_prompt
-from gcrs.toolkit.dialogue.requests import request_dialogues
 from gcrs.toolkit.dialogue.turns import Dialogue, Turn
 from gcrs.toolkit.errors import UnknownItem
 from gcrs.toolkit.files import cache_dir
 from gcrs.toolkit.model.tokens import TokenSpace
-from toys import toy_book, toy_catalog, toy_dialogues, toy_tokens
+from toys import toy_book, toy_dialogues, toy_tokens
 
 BOOK, TOKENS = toy_book(), toy_tokens()
 ITEMS = sorted(BOOK.ids)
@@ -158,21 +157,3 @@ def test_an_overlong_dialogue_is_cut_after_a_whole_turn() -> None:
     long = Dialogue("d", (*toy_dialogues()[0].turns, Turn("user", "x" * 500), Turn("assistant", "y")))
     corpus, counts = build_corpus([long], TOKENS, BOOK, max_length=200)
     assert counts["cut"] == 1 and len(corpus.ids) == encode(long[:2], TOKENS, BOOK).turn_ends[-1]
-
-
-def test_requests_are_answered_from_the_catalogue() -> None:
-    catalog = toy_catalog()
-    baskets = [["m01", "m05", "m02"]]
-    made = request_dialogues(catalog, 200, popularity={"m10": 50}, baskets=baskets, genre_column="genre", seed=1)
-    assert made == request_dialogues(
-        catalog, 200, popularity={"m10": 50}, baskets=baskets, genre_column="genre", seed=1
-    )
-    assert len(made) == 200 and {len(dialogue) for dialogue in made} == {2}
-    answers = [dialogue.turns[1] for dialogue in made]
-    assert 0.05 < sum(turn.intent == "chat" for turn in answers) / 200 < 0.25
-    for dialogue in made:
-        asked, answer = dialogue.turns
-        assert all(item in catalog for item in (*asked.mentions, *answer.mentions))
-        assert "{" not in asked.text + answer.text
-        assert set(answer.mentions) == set(answer.decided_targets) and not set(asked.mentions) & set(answer.mentions)
-    assert request_dialogues(catalog, 20)[0].turns, "no facts, no dialogues: plain requests still work"

@@ -17,6 +17,7 @@ from gcrs.toolkit.dialogue.turns import write_dialogues
 from gcrs.toolkit.errors import DataError, UsageError
 from gcrs.toolkit.files import sha256_file
 from gcrs.toolkit.model.batches import BatchPlan
+from gcrs.toolkit.model.bundle import Bundle
 from gcrs.toolkit.model.checkpoint import latest_checkpoint, save_checkpoint
 from gcrs.toolkit.model.finetune import finetune
 from gcrs.toolkit.model.finetune_config import FinetuneConfig
@@ -57,7 +58,16 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def config(parts: dict[str, Any], out: Path, **changes: Any) -> FinetuneConfig:
     settings: dict[str, Any] = {"catalog": parts["catalog"], "dialogues": parts["dialogues"], "base": parts["base"]}
-    settings |= {"out": out, "steps": 12, "rank": 4, "alpha": 8, "batch_tokens": 300, "warmup": 2, "save_steps": 2}
+    settings |= {
+        "out": out,
+        "steps": 12,
+        "rank": 4,
+        "alpha": 8,
+        "batch_tokens": 300,
+        "warmup": 2,
+        "save_steps": 2,
+        "made": 20,
+    }
     return FinetuneConfig(**(settings | {"threads": 1} | changes))
 
 
@@ -226,7 +236,7 @@ def test_another_run_in_the_same_place_is_refused(parts: dict[str, Any], finishe
 
 def test_config_errors_name_the_setting() -> None:
     base = {"catalog": "c", "dialogues": "d", "out": "o"}
-    for extra, word in [({}, "budget"), ({"steps": 1, "max_minutes": 1}, "budget"), ({"steps": 0}, "--steps"),
+    for extra, word in [({"steps": 1, "max_minutes": 1}, "budget"), ({"steps": 0}, "--steps"),
                         ({"steps": 1, "rnak": 2}, "rnak"), ({"steps": 1, "rank": "big"}, "rank"),
                         ({"steps": 1, "item_share": 2}, "item_share"), ({"steps": 1.5}, "steps")]:  # fmt: skip
         with pytest.raises(UsageError, match=word):
@@ -285,3 +295,58 @@ def test_a_bundle_does_not_say_where_its_files_lay(parts: dict[str, Any], finish
     assert where in json.dumps(config(parts, finished).resolved())
     told = (finished / "training.json").read_text() + (finished / "README.md").read_text()
     assert where not in told and "train.jsonl" in told
+
+
+def test_a_catalogue_alone_is_taught_from_another_bundle(parts: dict[str, Any], finished: Path, tmp_path: Path) -> None:
+    cfg = config(
+        parts, tmp_path / "alone", dialogues=(), warm_start=str(finished), noun="film", made=60, steps=3, rank=7
+    )
+    report = finetune(cfg)
+    assert report["counts"]["dialogues made"] == 60 and report["counts"]["dialogues read"] == 0
+    assert report["validated_on"].startswith("held-out requests") and "recall@10" in report["validation"][-1]
+    training = json.loads((cfg.out / "training.json").read_text())
+    assert training["warm_start"] == Bundle.load(finished).hash and training["config"]["noun"] == "film"
+    shape = json.loads((cfg.out / "adapter_config.json").read_text())
+    assert (shape["r"], shape["lora_alpha"]) == (4, 8), "the adapter goes on in its own shape"
+
+
+def test_a_warm_start_keeps_the_adapter_and_makes_id_rows_anew(
+    parts: dict[str, Any], finished: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    still = config(
+        parts, tmp_path / "still", dialogues=(), warm_start=str(finished), made=60, steps=1, lr=0.0, id_lr=0.0
+    )
+    finetune(still)
+    before, after = load_file(finished / ADAPTER), load_file(still.out / ADAPTER)
+    assert all((before[name] == after[name]).all() for name in before if ".lora_" in name)
+    rows = next(name for name in before if "trainable_tokens" in name)
+    tokens = Bundle.load(finished).tokens
+    controls = len(tokens.new_ids) - sum(tokens.codes)
+    assert (before[rows][:controls] == after[rows][:controls]).all()
+    assert (before[rows][controls:] != after[rows][controls:]).any()
+
+
+def test_few_dialogues_are_repeated_beside_those_made(parts: dict[str, Any], tmp_path: Path) -> None:
+    report = finetune(config(parts, tmp_path / "few", made=60, steps=1))
+    assert report["counts"]["dialogues made"] == 60 and report["counts"]["dialogues read"] == 12
+    assert 1 <= report["counts"]["repeats of a dialogue"] <= 8
+
+
+def test_what_a_warm_start_refuses(parts: dict[str, Any], finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="was trained on the base smollm2"):
+        finetune(config(parts, tmp_path / "a", warm_start="movies"))
+    with pytest.raises(DataError, match="no shipped bundle"):
+        finetune(config(parts, tmp_path / "b", warm_start="nowhere"))
+    with pytest.raises(UsageError, match="nothing to learn from"):
+        config(parts, tmp_path / "c", dialogues=(), made=0)
+    assert not list(tmp_path.iterdir()), "a refused run leaves nothing behind"
+
+
+def test_dialogues_of_another_catalogue_are_refused(parts: dict[str, Any], tmp_path: Path) -> None:
+    other = [dialogue.map_items(lambda item: f"x-{item}") for dialogue in toy_dialogues()]
+    write_dialogues(other, tmp_path / "other.jsonl")
+    with pytest.raises(DataError, match=r"None of the .* items that the dialogues mention is in the catalogue"):
+        finetune(config(parts, tmp_path / "out", dialogues=(tmp_path / "other.jsonl",)))
+    assert not (tmp_path / "out.run").exists()

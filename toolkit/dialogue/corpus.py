@@ -52,6 +52,16 @@ class Corpus:
             offsets,
         )
 
+    @classmethod
+    def join(cls, parts: Sequence[Corpus]) -> Corpus:
+        """The sequences of several corpora, one after the other."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(
+            np.concatenate([part.ids for part in parts]),
+            np.concatenate([part.kinds for part in parts]),
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        )
+
 
 def item_excerpt(dialogue: Dialogue) -> Dialogue:
     """The lines with items alone, assistant turns reduced to their targets: a cheap curriculum for the ID tokens."""

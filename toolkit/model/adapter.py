@@ -112,7 +112,6 @@ def apply_adapter(model: Any, state: dict[str, torch.Tensor], scale: float, new_
 
     The model's embedding must already have its new rows. Raises DataError when a tensor has no place or a wrong shape.
     """
-    modules = dict(model.named_modules())
     with torch.no_grad():
         rows = [value for name, value in state.items() if name.endswith(ROWS_SUFFIX)]
         if len(rows) != 1 or rows[0].shape[0] != len(new_ids):
@@ -120,6 +119,13 @@ def apply_adapter(model: Any, state: dict[str, torch.Tensor], scale: float, new_
             raise DataError(f"The adapter has token rows {found}, expected one block of {len(new_ids)} rows.")
         for weight in {id(w): w for w in _embeddings(model)}.values():
             weight[new_ids.start : new_ids.stop] = rows[0].to(weight.dtype)
+    add_products(model, state, scale)
+
+
+def add_products(model: Any, state: dict[str, torch.Tensor], scale: float) -> None:
+    """Add an adapter's low-rank products to a plain model's weights in place; DataError when one does not fit."""
+    modules = dict(model.named_modules())
+    with torch.no_grad():
         for name, a in state.items():
             if not name.endswith(".lora_A.weight"):
                 continue

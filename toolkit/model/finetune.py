@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,22 +22,12 @@ if TYPE_CHECKING:
 
     from gcrs.toolkit.dialogue.turns import Dialogue
     from gcrs.toolkit.ids.codebook import Codebook
+    from gcrs.toolkit.model.adapter import AdapterShape
     from gcrs.toolkit.model.tokens import TokenSpace
+    from gcrs.toolkit.model.training_data import TrainingData
 
 Progress = Callable[[int, int, str], None]
-
-
-def _known_items(dialogues: list[Dialogue], prepared: Any, counts: dict[str, int]) -> list[Dialogue]:
-    """Dialogues with canonical ids; mentions of items outside the catalogue become words."""
-    catalog, book = prepared.catalog, prepared.book
-
-    def rename(item_id: str) -> str | None:
-        if item_id in catalog and catalog.canonical(item_id) in book.ids:
-            return str(catalog.canonical(item_id))
-        counts["mentions outside the catalogue"] = counts.get("mentions outside the catalogue", 0) + 1
-        return None
-
-    return [dialogue.map_items(rename) for dialogue in dialogues]
+LEAST_STEPS, MOST_STEPS = 100, 5_000  # of a run that is given no budget
 
 
 def _trainable(
@@ -72,14 +63,16 @@ def _trainable(
     return [{"params": rest, "lr": config.lr}, {"params": rows, "lr": config.id_lr}], named
 
 
-def _adapter_tensors(model: Any, config: FinetuneConfig, tokens: TokenSpace, start: dict[str, Any]) -> dict[str, Any]:
+def _adapter_tensors(
+    model: Any, method: str, shape: AdapterShape, tokens: TokenSpace, start: dict[str, Any]
+) -> dict[str, Any]:
     """The adapter as it would ship, whatever was trained."""
-    from gcrs.toolkit.model.adapter import PREFIX, ROWS_SUFFIX, AdapterShape, adapter_state, extract_low_rank
+    from gcrs.toolkit.model.adapter import PREFIX, ROWS_SUFFIX, adapter_state, extract_low_rank
 
-    if config.method == "lora":
+    if method == "lora":
         return adapter_state(model)
     weights = {name: module.weight.detach() for name, module in model.named_modules() if name in start}
-    out = extract_low_rank(start, weights, AdapterShape(config.rank, config.alpha, 0.0))
+    out = extract_low_rank(start, weights, shape)
     where = next(name for name, part in model.named_modules() if part is model.get_input_embeddings())
     rows = model.get_input_embeddings().weight.detach()[tokens.base_rows : tokens.size]
     out[f"{PREFIX}{where}.{ROWS_SUFFIX}"] = rows.clone().contiguous()
@@ -107,6 +100,20 @@ def validation_metrics(
     return {f"recall@{k}": round(sum(0 < r <= k for r in ranks) / max(1, len(ranks)), 4) for k in (10, 1, 50)}
 
 
+def fitted(config: FinetuneConfig, data: TrainingData) -> FinetuneConfig:
+    """The config with what it leaves open decided by what there is to learn: start, batch and budget."""
+    from gcrs.toolkit.model.base import DEFAULT_BASE
+    from gcrs.toolkit.model.training_data import FEW
+
+    few = data.counts["dialogues read"] < FEW
+    batch = config.batch_tokens or (512 if few else 2048)
+    start = config.warm_start or ("movies" if few and config.base == DEFAULT_BASE else "none")
+    steps = config.steps
+    if steps is None and config.max_minutes is None:  # one pass over the last phase, within bounds
+        steps = min(MOST_STEPS, max(LEAST_STEPS, data.phases[-1].corpus.ids.size // batch))
+    return replace(config, batch_tokens=batch, warm_start=start, steps=steps)
+
+
 def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress | None = None) -> dict[str, Any]:
     """Fine-tune and write the bundle; returns a report.
 
@@ -115,19 +122,16 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
     """
     import torch
 
-    from gcrs.toolkit.dialogue.corpus import build_corpus
-    from gcrs.toolkit.dialogue.encode import Kind
-    from gcrs.toolkit.dialogue.requests import request_dialogues
-    from gcrs.toolkit.dialogue.turns import read_dialogues
-    from gcrs.toolkit.eval.baselines import mention_counts
-    from gcrs.toolkit.model.adapter import AdapterShape, apply_adapter, attach, linear_names
+    from gcrs.toolkit.model.adapter import apply_adapter, attach, linear_names
     from gcrs.toolkit.model.base import find_base, load_model
     from gcrs.toolkit.model.bundle import write_bundle
     from gcrs.toolkit.model.device import pick_dtype
     from gcrs.toolkit.model.rows import initial_rows
     from gcrs.toolkit.model.schedule import Schedule
     from gcrs.toolkit.model.tokens import TokenSpace
-    from gcrs.toolkit.model.trainer import Phase, RunSettings, Trainer
+    from gcrs.toolkit.model.trainer import RunSettings, Trainer
+    from gcrs.toolkit.model.training_data import training_data
+    from gcrs.toolkit.model.warm_start import NONE, WarmStart, shape_of
     from gcrs.toolkit.prepared import PreparedCatalog
 
     if config.threads:
@@ -135,66 +139,59 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
     tell = progress or (lambda done, total, what: None)
     prepared = PreparedCatalog.load(config.catalog)
     book = prepared.book
-    counts: dict[str, int] = {}
-    dialogues = _known_items([d for path in config.dialogues for d in read_dialogues(path)], prepared, counts)
-    extra = _known_items([d for path in config.extra_items for d in read_dialogues(path)], prepared, counts)
-    valid = _known_items(list(read_dialogues(config.valid)), prepared, {}) if config.valid else []
     base = find_base(config.base, progress)
     tokens = TokenSpace(base.tokenizer_json, base.rows, book.codes)
+    tell(0, 0, "reading and making dialogues")
+    data = training_data(config, prepared, tokens)
+    config = fitted(config, data)
+    warm = WarmStart(config.warm_start, base) if config.warm_start not in (None, NONE) else None
 
     run_dir = config.out.with_name(config.out.name + ".run")
     hashes = {str(path.name): sha256_file(path) for path in (*config.dialogues, *config.extra_items)}
-    same = config.resolved() | {"out": "", "catalog": prepared.hash, "data": hashes, "base_sha256": base.sha256}
+    same = config.resolved() | {
+        "out": "",
+        "catalog": prepared.hash,
+        "data": hashes,
+        "base_sha256": base.sha256,
+        "warm": warm.hash if warm else None,
+    }
     free = {"dialogues", "extra_items", "valid", "device", "eval_minutes", "save_minutes", "eval_limit"}
     if config.max_minutes is not None:  # such a run promises completion, not equal bytes
         free |= {"threads", "max_minutes"}
     fingerprint = sha256_json({key: value for key, value in same.items() if key not in free})
     _claim(run_dir, fingerprint, config, resume)
 
-    text_kinds = {Kind.INTENT: config.intent_weight, Kind.TARGET: config.target_weight, Kind.TEXT: config.text_weight,
-                  Kind.MENTION: config.mention_weight, Kind.USER_ITEM: config.user_item_weight}  # fmt: skip
-    weights = tuple(float(text_kinds.get(kind, 0.0)) for kind in Kind)
-    made = request_dialogues(
-        prepared.catalog,
-        config.requests,
-        popularity=mention_counts(dialogues),
-        baskets=[[item for turn in dialogue.turns for item in turn.mentions] for dialogue in dialogues],
-        seed=config.seed,
-    )
-    length = config.max_length
-    corpus, corpus_counts = build_corpus([*dialogues, *made], tokens, book, layout=config.layout, max_length=length)
-    phases = [Phase("dialogues", corpus, weights, 1.0)]
-    if config.item_share > 0:
-        excerpts, _ = build_corpus([*dialogues, *extra], tokens, book, layout="items", max_length=length)
-        phases.insert(0, Phase("items", excerpts, weights, config.item_share))
-
     dtype = pick_dtype(config.device)
     model: Any = load_model(base, dtype if config.method == "lora" else torch.float32, rows=tokens.size)
     texts = [prepared.words(item_id) for item_id in book]
     with torch.no_grad():
         rows = initial_rows(model.get_input_embeddings().weight, tokens, book, texts, seed=config.seed)
+        if warm is not None:
+            rows = warm.control_rows(rows, tokens)
         for weight in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
             weight[tokens.base_rows :] = rows.to(weight.dtype)
     start = {name: module.weight.detach().clone() for name, module in model.named_modules()
              if config.method == "full" and name in set(linear_names(model))}  # fmt: skip
     targets = sorted({name.rsplit(".", 1)[-1] for name in linear_names(model)})
-    shape = AdapterShape(config.rank, config.alpha, config.dropout)
+    shape = shape_of(warm, config.rank, config.alpha, config.dropout)
     trained: Any = attach(model, tokens.new_ids, shape, config.seed) if config.method == "lora" else model
+    if warm is not None:
+        warm.adapter_into(trained) if config.method == "lora" else warm.merge_into(trained)
     groups, named = _trainable(trained, config, tokens)
 
     best = run_dir / "best"
 
     def plain() -> PreTrainedModel:
         copy: Any = load_model(base, dtype, rows=tokens.size)
-        state = {k: v.to("cpu") for k, v in _adapter_tensors(trained, config, tokens, start).items()}
-        apply_adapter(copy, state, config.alpha / config.rank, tokens.new_ids)
+        state = {k: v.to("cpu") for k, v in _adapter_tensors(trained, config.method, shape, tokens, start).items()}
+        apply_adapter(copy, state, shape.alpha / shape.rank, tokens.new_ids)
         return copy.to(config.device)  # type: ignore[no-any-return]
 
     def evaluate() -> dict[str, float]:
         tell(0, 0, "validating")
         trained.eval()
         with torch.inference_mode():
-            return validation_metrics(plain(), tokens, book, valid, config.eval_limit)
+            return validation_metrics(plain(), tokens, book, data.valid, config.eval_limit)
 
     settings = RunSettings(
         schedule=Schedule(config.steps, config.max_minutes, config.warmup, config.decay),
@@ -207,8 +204,8 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
         eval_minutes=config.eval_minutes,
         eval_steps=max(1, config.steps // 10) if config.steps else None,
     )
-    trainer = Trainer(trained, groups, named, phases, settings, run_dir / "checkpoints", device=config.device,
-                      evaluate=evaluate if valid else None, progress=progress)  # fmt: skip
+    trainer = Trainer(trained, groups, named, data.phases, settings, run_dir / "checkpoints", device=config.device,
+                      evaluate=evaluate if data.valid else None, progress=progress)  # fmt: skip
     resumed = resume and trainer.resume()
     log_path = run_dir / "metrics.jsonl"
     _trim_log(log_path, trainer.state.step)
@@ -217,26 +214,30 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
     def write(directory: Path, finished: bool) -> str:
         state = trainer.state
         training = {
-            "config": config.shareable(), "data": hashes, "counts": counts | corpus_counts, "finished": finished,
+            "config": config.shareable(), "data": hashes, "counts": data.counts, "finished": finished,
             "steps": state.step, "tokens": state.tokens, "minutes": round(state.elapsed / 60, 2),
             "decay_start": state.decay_start, "validation": state.log, "best": state.best,
+            "validated_on": data.valid_kind, "warm_start": warm.hash if warm else None,
         }  # fmt: skip
-        tensors = {k: v.to(torch.bfloat16) for k, v in _adapter_tensors(trained, config, tokens, start).items()}
-        popularity = mention_counts(dialogues)
-        return write_bundle(directory, prepared, tokens, base, tensors, shape, targets, training, popularity, log_path)
+        tensors = {
+            k: v.to(torch.bfloat16) for k, v in _adapter_tensors(trained, config.method, shape, tokens, start).items()
+        }
+        return write_bundle(
+            directory, prepared, tokens, base, tensors, shape, targets, training, data.popularity, log_path
+        )
 
     def on_step(row: dict[str, float]) -> None:
         with open(log_path, "a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
         minutes = trainer.state.elapsed / 60
         done = int(1000 * settings.schedule.progress(trainer.state.step, minutes))
-        name = phases[trainer.state.phase].name
+        name = data.phases[trainer.state.phase].name
         tell(done, 1000, f"step {row['step']} {name} loss {row['loss']:.3f} {row['tokens_per_second']:.0f} tok/s")
 
-    finished = trainer.run(on_step, (lambda: _discard(write(best, False))) if valid else None)
+    finished = trainer.run(on_step, (lambda: _discard(write(best, False))) if data.valid else None)
     if not finished:
         return {"finished": False, "steps": trainer.state.step, "resume": f"{run_dir} holds the checkpoint: --resume"}
-    if valid and (best / "gcrs.json").is_file() and trainer.state.best_step != trainer.state.step:
+    if data.valid and (best / "gcrs.json").is_file() and trainer.state.best_step != trainer.state.step:
         from gcrs.toolkit.files import atomic_directory
 
         with atomic_directory(config.out) as staged:
@@ -258,8 +259,9 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
         "tokens": trainer.state.tokens,
         "minutes": round(trainer.state.elapsed / 60, 2),
         "session_minutes": round((time.monotonic() - began) / 60, 2),
+        "validated_on": data.valid_kind,
         "validation": trainer.state.log,
-        "counts": counts | corpus_counts,
+        "counts": data.counts,
     }
 
 
@@ -276,16 +278,19 @@ def _discard(_: object) -> None:
 
 
 def _claim(run_dir: Path, fingerprint: str, config: FinetuneConfig, resume: bool) -> None:
-    """Make the run directory ours, or refuse one that holds another run."""
+    """Make the run directory ours, or refuse one that holds another run's checkpoint."""
+    from gcrs.toolkit.model.checkpoint import latest_checkpoint
+
     mark = run_dir / "run.json"
     if mark.is_file():
         try:
             held = json.loads(mark.read_text(encoding="utf-8")).get("fingerprint")
         except ValueError:
             held = None
-        if not resume:
+        begun = latest_checkpoint(run_dir / "checkpoints") is not None  # else it never got anywhere
+        if begun and not resume:
             raise UsageError(f"{run_dir} holds an earlier run.", hint="Pass --resume to go on with it, or remove it.")
-        if held != fingerprint:
+        if begun and held != fingerprint:
             raise UsageError(
                 f"{run_dir} holds a run with other settings or data.",
                 hint="Repeat its settings, or choose another --out.",

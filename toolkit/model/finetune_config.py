@@ -19,12 +19,16 @@ class FinetuneConfig:
 
     catalog: Path
     """Directory written by `gcrs catalog build`."""
-    dialogues: tuple[Path, ...]
-    """JSON Lines files of dialogues to learn from."""
     out: Path
     """Directory of the bundle to write; checkpoints go to OUT.run beside it."""
+    dialogues: tuple[Path, ...] = ()
+    """JSON Lines files of dialogues to learn from; none: the catalogue alone is taught."""
     valid: Path | None = None
-    """JSON Lines file of dialogues for validation; without it the last step is the best."""
+    """JSON Lines file of dialogues for validation; without it, few dialogues are validated on made requests."""
+    warm_start: str | None = None
+    """Bundle (directory or name) to start from, or "none"; None: `movies` with fewer than 1,000 dialogues."""
+    noun: str = ""
+    """What one item is called, in the singular ("board game"): used in made dialogues."""
     base: str = DEFAULT_BASE
     """Pinned name, directory or hub id of the base model."""
     method: Literal["lora", "full"] = "lora"
@@ -43,12 +47,12 @@ class FinetuneConfig:
     """Whole dialogues with loss on every reply, or the paper's instance a target."""
     item_share: float = 0.4
     """Share of the budget spent first on excerpts of the turns with items (0: none)."""
-    batch_tokens: int = 2048
-    """Padded tokens a step."""
+    batch_tokens: int | None = None
+    """Padded tokens a step; None: 2,048, or 512 where there are fewer than 1,000 dialogues."""
     max_length: int = 768
     """Tokens a sequence."""
     steps: int | None = None
-    """Budget in steps: reproducible to the byte."""
+    """Budget in steps: reproducible to the byte. Neither budget: steps by what there is to learn."""
     max_minutes: float | None = None
     """Budget in minutes: promises completion, not equality."""
     warmup: int = 20
@@ -65,8 +69,8 @@ class FinetuneConfig:
     """Loss weight of item spans inside the response."""
     user_item_weight: float = 0.5
     """Loss weight of the items that the person mentions (0: the paper's way)."""
-    requests: int = 0
-    """Short dialogues made from the catalogue (plain requests answered with an item) that are mixed in."""
+    made: int | None = None
+    """Dialogues made from the catalogue that are mixed in; None: 12 an item with fewer than 1,000 dialogues, else 0."""
     seed: int = 0
     """Seed of everything random."""
     threads: int | None = None
@@ -85,19 +89,21 @@ class FinetuneConfig:
     """Dialogue files whose message order is unreliable: used for the item excerpts alone."""
 
     def __post_init__(self) -> None:
-        if (self.steps is None) == (self.max_minutes is None):
+        if self.steps is not None and self.max_minutes is not None:
             raise UsageError("Give the budget once.", hint="Pass either --steps N or --max-minutes M.")
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps is {self.steps}, expected at least 1.")
         if self.max_minutes is not None and self.max_minutes <= 0:
             raise UsageError(f"--max-minutes is {self.max_minutes}, expected more than 0.")
         for name in ("rank", "alpha", "batch_tokens", "max_length"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}, expected at least 1.")
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UsageError(f"{name} is {value}, expected at least 1.")
         if not 0 <= self.item_share < 1 or not 0 <= self.decay <= 1:
             raise UsageError("item_share and decay are shares of the run: expected 0 to 1.")
-        if not self.dialogues:
-            raise UsageError("No dialogues to learn from.", hint="Pass --dialogues FILE.")
+        if self.made is not None and self.made < 0:
+            raise UsageError(f"made is {self.made}, expected 0 or more.")
+        if not self.dialogues and self.made == 0:
+            raise UsageError("There is nothing to learn from.", hint="Pass --dialogues FILE, or leave `made` out.")
 
     def resolved(self) -> dict[str, Any]:
         """The config as plain JSON values."""

@@ -18,7 +18,7 @@ CONTROL_WORDS = {
     "<REC>": "recommend",
     "<CHAT>": "chat",
     "<RESP>": "reply",
-    "<BOI>": "movie title",
+    "<BOI>": "title",
     "<EOI>": ".",
     "<|im_start|>": "\n",
     "<|im_end|>": "\n",

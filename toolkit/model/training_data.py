@@ -1,0 +1,149 @@
+"""What a fine-tuning run learns from: dialogues where there are some, dialogues made from the catalogue where not.
+
+Knows nothing of weights; the shares and counts chosen here travel in the bundle's training.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gcrs.toolkit.dialogue.corpus import Corpus, build_corpus
+from gcrs.toolkit.dialogue.encode import Kind
+from gcrs.toolkit.dialogue.turns import Dialogue, read_dialogues
+from gcrs.toolkit.errors import DataError
+from gcrs.toolkit.eval.baselines import mention_counts
+from gcrs.toolkit.model.finetune_config import FinetuneConfig
+from gcrs.toolkit.model.trainer import Phase
+
+if TYPE_CHECKING:
+    from gcrs.toolkit.dialogue.tasks import Source
+    from gcrs.toolkit.model.tokens import TokenSpace
+    from gcrs.toolkit.prepared import PreparedCatalog
+
+FEW = 1_000  # dialogues below which the catalogue itself is taught as well, and a run starts from `movies`
+MADE_PER_ITEM, LEAST_MADE, MOST_MADE = 12, 2_000, 60_000
+SHARES = {  # of the dialogues that are made
+    "facts-to-item": 0.35,
+    "mentions-to-id": 0.15,
+    "transferred": 0.25,
+    "item-to-id": 0.12,
+    "id-to-item": 0.08,
+    "small-talk": 0.05,
+}
+REAL_SHARE, MOST_REPEATS = 0.35, 8  # few dialogues are repeated until they are this share of the tokens
+OUTSIDE = "mentions outside the catalogue"
+HELD_OUT = 200  # requests that measure a run without validation dialogues
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Phases in order, validation dialogues, mentions of each item, and counts for the report."""
+
+    phases: list[Phase]
+    valid: list[Dialogue]
+    popularity: dict[str, int]
+    counts: dict[str, int] = field(default_factory=dict)
+    valid_kind: str = "none"
+
+
+def read_known(paths: Sequence[Path], prepared: PreparedCatalog, counts: dict[str, int]) -> list[Dialogue]:
+    """Dialogues of these files with canonical ids; mentions of items outside the catalogue become words."""
+    catalog, book = prepared.catalog, prepared.book
+
+    def rename(item_id: str) -> str | None:
+        if item_id in catalog and catalog.canonical(item_id) in book.ids:
+            return catalog.canonical(item_id)
+        counts[OUTSIDE] = counts.get(OUTSIDE, 0) + 1
+        return None
+
+    return [dialogue.map_items(rename) for path in paths for dialogue in read_dialogues(path)]
+
+
+def catalogue_source(prepared: PreparedCatalog, dialogues: Sequence[Dialogue], noun: str, seed: int) -> Source:
+    """What the tasks over this catalogue draw from; `dialogues` weigh its items and say which go together."""
+    from gcrs.toolkit.dialogue.fact_words import FactWords
+    from gcrs.toolkit.dialogue.related import Related
+    from gcrs.toolkit.dialogue.tasks import Source
+
+    columns = prepared.settings["text"]["columns"]
+    codes = prepared.book.array()
+    related = Related(prepared.catalog, prepared.quantizer.reconstruct(codes), codes[:, 0], columns, seed=seed)
+    return Source(
+        prepared.catalog,
+        FactWords(prepared.catalog, columns, noun),
+        related,
+        {item.id: prepared.words(item.id) for item in prepared.catalog},
+        popularity=mention_counts(dialogues),
+        baskets=[list(dict.fromkeys(item for turn in d.turns for item in turn.mentions)) for d in dialogues],
+        seed=seed,
+    )
+
+
+def made_dialogues(source: Source, count: int) -> list[Dialogue]:
+    """`count` dialogues made from the catalogue, by `SHARES`."""
+    from gcrs.toolkit.dialogue.tasks import FactsToItem, IdToItem, ItemToId, MentionsToId, SmallTalk, Transferred
+
+    out: list[Dialogue] = []
+    for kind in (FactsToItem, MentionsToId, Transferred, ItemToId, IdToItem, SmallTalk):
+        task = kind(source, round(count * SHARES[kind.name]))
+        out.extend(task.get_example(n) for n in range(task.num_examples))
+    return out
+
+
+def held_out_requests(source: Source, count: int) -> list[Dialogue]:
+    """Requests by facts in words that training never uses, each with the item whose facts they are."""
+    from gcrs.toolkit.dialogue.tasks import FactsToItem
+
+    task = FactsToItem(source, count, held_out=True)
+    return [task.get_example(n) for n in range(count)]
+
+
+def training_data(config: FinetuneConfig, prepared: PreparedCatalog, tokens: TokenSpace) -> TrainingData:
+    """Read, make and encode everything that the run needs. Raises DataError on broken files."""
+    counts: dict[str, int] = {}
+    dialogues = read_known(config.dialogues, prepared, counts)
+    if counts.get(OUTSIDE) and not mention_counts(dialogues):
+        raise DataError(
+            f"None of the {counts[OUTSIDE]:,} items that the dialogues mention is in the catalogue {config.catalog}.",
+            hint="Mentions are <item:ID> with the ids of the catalogue that is passed with --catalog.",
+        )
+    extra = read_known(config.extra_items, prepared, counts)
+    valid = read_known([config.valid] if config.valid else [], prepared, {})
+    few = len(dialogues) < FEW
+    count = config.made
+    if count is None:
+        count = min(MOST_MADE, max(LEAST_MADE, MADE_PER_ITEM * len(prepared.catalog))) if few else 0
+    source = catalogue_source(prepared, dialogues, config.noun, config.seed)
+    made = made_dialogues(source, count)
+    kind = "dialogues" if valid else "none"
+    if few and not valid:
+        valid, kind = held_out_requests(source, HELD_OUT), "held-out requests made from facts"
+
+    by_kind = {Kind.INTENT: config.intent_weight, Kind.TARGET: config.target_weight, Kind.TEXT: config.text_weight,
+               Kind.MENTION: config.mention_weight, Kind.USER_ITEM: config.user_item_weight}  # fmt: skip
+    weights = tuple(float(by_kind.get(kind, 0.0)) for kind in Kind)
+
+    def corpus(dialogues: Sequence[Dialogue], layout: str) -> tuple[Corpus, dict[str, int]]:
+        return build_corpus(dialogues, tokens, prepared.book, layout=layout, max_length=config.max_length)  # type: ignore[arg-type]
+
+    if few and made:
+        main, numbers = corpus(made, config.layout)
+        if dialogues:
+            real, real_numbers = corpus(dialogues, config.layout)
+            wanted = REAL_SHARE / (1 - REAL_SHARE) * len(main.ids) / max(1, len(real.ids))
+            repeats = int(min(MOST_REPEATS, max(1, round(wanted))))
+            main = Corpus.join([main, *[real] * repeats])
+            numbers = {key: numbers[key] + real_numbers[key] for key in numbers} | {"repeats of a dialogue": repeats}
+            numbers |= {"sequences": len(main), "tokens": len(main.ids)}
+        phases = [Phase("catalogue", main, weights, 1.0)]
+    else:
+        main, numbers = corpus([*dialogues, *made], config.layout)
+        phases = [Phase("dialogues", main, weights, 1.0)]
+        if config.item_share > 0:
+            excerpts, _ = corpus([*dialogues, *extra], "items")
+            phases.insert(0, Phase("items", excerpts, weights, config.item_share))
+    counts |= numbers | {"dialogues read": len(dialogues), "dialogues made": len(made)}
+    return TrainingData(phases, valid, mention_counts(dialogues), counts, kind)
