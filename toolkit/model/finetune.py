@@ -195,7 +195,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
 
     settings = RunSettings(
         schedule=Schedule(config.steps, config.max_minutes, config.warmup, config.decay),
-        batch_tokens=config.batch_tokens,
+        batch_tokens=config.batch_tokens or 2048,
         seed=config.seed,
         rec_id=tokens.rec,
         span=book.levels + 2,
