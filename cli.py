@@ -224,7 +224,8 @@ def catalog_build(
     items: Annotated[Path, typer.Argument(metavar="ITEMS", help="CSV, JSON Lines or Parquet with id and title.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to write.")],
     encoder: Annotated[
-        str, typer.Option(help="Text encoder: minilm, bge-large-en-v1.5, …, a hub id or a directory (docs/encoders.md).")
+        str,
+        typer.Option(help="Text encoder: minilm, bge-large-en-v1.5, …, a hub id or a directory (docs/encoders.md)."),
     ] = "minilm",
     quantizer: Annotated[Literal["rqvae", "rqkmeans"], typer.Option(help="How vectors become codes.")] = "rqkmeans",
     levels: Annotated[int | None, typer.Option(help="Codes in a semantic ID; default: by the items' number.")] = None,

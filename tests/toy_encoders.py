@@ -88,7 +88,9 @@ def write_description(folder: Path, pooling: str, *, dense: bool = False, **stat
     from safetensors.torch import save_file
 
     names = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    modes = {f"pooling_mode_{mode}": mode == pooling for mode in ("cls_token", "mean_tokens", "max_tokens", "lasttoken")}
+    modes = {
+        f"pooling_mode_{mode}": mode == pooling for mode in ("cls_token", "mean_tokens", "max_tokens", "lasttoken")
+    }
     put(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": 16, **modes})
     if "include_prompt" in stated:
         put(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcrs.toolkit.catalog.encoder_files import Encoder, layer_weights
-from gcrs.toolkit.catalog.encoder_recipe import NORMALISE, POOLINGS
+from gcrs.toolkit.catalog.encoder_recipe import NORMALISE
 from gcrs.toolkit.errors import DataError, UsageError
 from gcrs.toolkit.files import read_json
 from gcrs.toolkit.model.quiet import quiet_transformers
@@ -25,7 +25,7 @@ _LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError)  # tra
 
 
 class EncoderModel:
-    """A loaded encoder, float32, on `device`. Raises DataError when its files do not load, UsageError for the device."""
+    """A loaded encoder in float32; DataError when its files do not load, UsageError when there is no such device."""
 
     def __init__(self, encoder: Encoder, device: str = "cpu") -> None:
         self.encoder, self.recipe = encoder, encoder.recipe
@@ -66,7 +66,8 @@ class EncoderModel:
             pooled = torch.nn.functional.normalize(pooled, dim=1)
         if pooled.shape[1] != self.recipe.width:
             raise DataError(
-                f"{self.encoder.folder} gives vectors of {pooled.shape[1]} numbers, its config says {self.recipe.width}."
+                f"{self.encoder.folder} gives vectors of {pooled.shape[1]} numbers, "
+                f"its config says {self.recipe.width}."
             )
         pooled = torch.where(pooled_mask.any(1, keepdim=True), pooled.float().cpu(), 0.0)
         out[rows] = pooled
@@ -103,7 +104,7 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, modes: Sequence[str]) -> torc
     rows = torch.arange(len(hidden), device=hidden.device)
     positions = torch.arange(mask.shape[1], device=hidden.device)
     parts = []
-    for mode in sorted(modes, key=POOLINGS.index) if len(modes) > 1 else modes:
+    for mode in modes:
         if mode in ("mean", "mean_sqrt_len_tokens"):
             count = weights.sum(1).clamp(min=1e-9)
             parts.append((hidden * weights).sum(1) / (count if mode == "mean" else count.sqrt()))
@@ -146,8 +147,6 @@ class _Linear:
         self.linear.eval()
 
     def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
-        import torch
-
         if vectors.shape[1] != self.linear.in_features:
             raise DataError(
                 f"The linear layer takes {self.linear.in_features} numbers, the pooling gives {vectors.shape[1]}."
@@ -159,10 +158,13 @@ class _Linear:
 def _load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    if (folder / "tokenizer_config.json").is_file():
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    else:  # the file alone decides; a class guessed from the architecture may split otherwise
-        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    try:
+        if (folder / "tokenizer_config.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        else:  # the file alone decides; a class guessed from the architecture may split otherwise
+            tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise ValueError(f"its tokenizer is broken ({(str(error).splitlines() or [''])[0]})") from error
     if tokenizer.pad_token_id is None:  # any token will do, masked as it is
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     return tokenizer

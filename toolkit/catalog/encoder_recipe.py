@@ -14,7 +14,7 @@ from gcrs.toolkit.catalog.encoder_names import Family, family_of
 from gcrs.toolkit.errors import DataError
 from gcrs.toolkit.files import read_json
 
-POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")  # the order of concatenation
+POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 NORMALISE = "normalise"
 DEFAULT_TOKENS = 512  # where nothing states a length: an item's text has at most 2,000 characters
 _LEGACY = {"cls": "cls_token", "max": "max_tokens", "mean": "mean_tokens", "weightedmean": "weightedmean_tokens"}
@@ -27,7 +27,7 @@ class Recipe:
     """From a text to its vector, all but the weights. The last step of every recipe is the scaling to length one."""
 
     pooling: tuple[str, ...]
-    """One or more of POOLINGS; several are concatenated in that order."""
+    """One or more of POOLINGS; several are concatenated."""
     prefix: str
     """Text before each item's."""
     max_tokens: int
@@ -64,15 +64,17 @@ def read_recipe(folder: Path, name: str) -> Recipe:
     if (folder / "modules.json").is_file():
         return _from_modules(folder, family)
     config = _object(folder / "config.json")
-    pooling, source, layers, skip_start = ("mean",), "nothing describes this encoder: mean pooling assumed", (), False
+    pooling: tuple[str, ...] = ("mean",)
+    layers: tuple[str, ...] = ()
+    source, skip_start = "nothing describes this encoder: mean pooling assumed", False
     if (folder / "1_Pooling" / "config.json").is_file():
         pooling, _ = _read_pooling(folder / "1_Pooling")
         source = "1_Pooling/config.json"
     elif family:
         pooling, source = (family.pooling,), f"the {family.name} family"
     elif _is_causal(config):
-        # The last token's vector predicts a next word and is no summary unless trained to be one; the start token's is
-        # the same for every text.
+        # The last token's vector predicts a next word and is no summary unless trained to be one (docs/encoders.md has
+        # the numbers); the start token's is the same for every text.
         source, skip_start = "a causal language model: mean of the last layer over the text", True
     if family and family.projection:
         if not (folder / family.projection).is_dir():
@@ -179,7 +181,7 @@ def _width(folder: Path, config: dict[str, Any], poolings: int, layers: tuple[st
     for layer in reversed(layers):
         if layer != NORMALISE:
             return int(_object(folder / layer / "config.json").get("out_features", 0))
-    inner = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
+    inner = {**config, **(config.get("text_config") or {})}
     for key in ("hidden_size", "d_model", "n_embd", "dim"):
         if isinstance(inner.get(key), int):
             return poolings * int(inner[key])
@@ -194,6 +196,8 @@ def _is_causal(config: dict[str, Any]) -> bool:
     )
 
     kind = config.get("model_type")
+    if config.get("is_causal") is False:
+        return False
     return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
