@@ -230,7 +230,10 @@ def _root(
 def catalog_build(
     items: Annotated[Path, typer.Argument(metavar="ITEMS", help="CSV, JSON Lines or Parquet with id and title.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to write.")],
-    encoder: Annotated[str, typer.Option(help="Text encoder: minilm, or a local directory.")] = "minilm",
+    encoder: Annotated[
+        str,
+        typer.Option(help="Text encoder: minilm, bge-large-en-v1.5, …, a hub id or a directory (docs/encoders.md)."),
+    ] = "minilm",
     quantizer: Annotated[Literal["rqvae", "rqkmeans"], typer.Option(help="How vectors become codes.")] = "rqkmeans",
     levels: Annotated[int | None, typer.Option(help="Codes in a semantic ID; default: by the items' number.")] = None,
     codes: Annotated[int | None, typer.Option(help="Codewords a level; default: by the items' number.")] = None,
@@ -245,6 +248,7 @@ def catalog_build(
         float | None, typer.Option(metavar="0..1", help="Share of the co-mentions in the item vector; default 0.3.")
     ] = None,
     seed: SeedFlag = 0,
+    device: Annotated[str, typer.Option(help="Where the encoder computes: cpu or cuda.")] = "cpu",
     as_json: JsonFlag = False,
 ) -> None:
     """Give every item of a file its semantic ID; ends with a health report."""
@@ -254,7 +258,8 @@ def catalog_build(
     if collaborative and not dialogues:
         raise UsageError("--collaborative needs co-mentions.", hint="Pass --dialogues FILE.")
     share = (0.3 if collaborative is None else collaborative) if dialogues else 0.0
-    config = BuildConfig(encoder, quantizer, levels, codes, tuple(text_column) if text_column else None, share, seed)
+    columns = tuple(text_column) if text_column else None
+    config = BuildConfig(encoder, quantizer, levels, codes, columns, share, seed, device)
     check_replaceable(out)
     catalog = read_items(items)
     with _progress() as progress:

@@ -65,12 +65,12 @@ def test_a_broken_cache_costs_only_time(toy_encoder_dir: Path, tmp_path: Path, m
 
 
 def test_what_is_no_encoder(tmp_path: Path) -> None:
-    with pytest.raises(MissingModelError, match="neither 'minilm' nor a directory"):
+    with pytest.raises(MissingModelError, match="neither a known name, a directory nor a hub id"):
         encode_texts(["a"], str(tmp_path / "none"))
     with pytest.raises(DataError, match="is not an encoder"):
         encode_texts(["a"], str(tmp_path))
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        (tmp_path / name).write_text("{}")
+        (tmp_path / name).write_text('{"hidden_size": 16}')
     with pytest.raises(DataError, match="does not load as an encoder"):
         encode_texts(["a"], str(tmp_path))
 

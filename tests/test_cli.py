@@ -144,7 +144,11 @@ def test_a_broken_catalogue_is_one_sentence_and_3(case: str, in_tmp: Path, capsy
     [
         (["catalog", "build", "no.csv", "--out", "out"], 3, "no.csv does not exist."),
         (["catalog", "build", "a.csv", "--out", "a.csv"], 3, "a.csv exists and is no catalogue of gcrs."),
-        (["catalog", "build", "a.csv", "--out", "out", "--encoder", "no"], 4, "The encoder 'no' is neither 'minilm'"),
+        (
+            ["catalog", "build", "a.csv", "--out", "out", "--encoder", "no"],
+            4,
+            "The encoder 'no' is neither a known name",
+        ),
         (["catalog", "show", "nowhere"], 3, "nowhere does not exist."),
         (["catalog", "show", "empty"], 3, "empty has no catalog.json: it is no prepared catalogue."),
         (["chat", "--bundle", "nowhere"], 3, "Bundle 'nowhere' is no directory and no shipped bundle."),

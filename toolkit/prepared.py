@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gcrs.toolkit.catalog.duplicates import normalise_title
-from gcrs.toolkit.catalog.item import Catalog
+from gcrs.toolkit.catalog.item import Catalog, Item
 from gcrs.toolkit.catalog.text import item_text
 from gcrs.toolkit.errors import DataError, UsageError
 from gcrs.toolkit.files import atomic_directory, atomic_write, read_json, recover_directory, sha256_file, sha256_json
@@ -25,6 +25,7 @@ from gcrs.toolkit.ids.codebook import Codebook
 if TYPE_CHECKING:
     import numpy as np
 
+    from gcrs.toolkit.catalog.encoder_files import Encoder
     from gcrs.toolkit.ids.health import Health
     from gcrs.toolkit.ids.quantizer import Quantizer
 
@@ -43,7 +44,7 @@ class BuildConfig:
     """Everything that decides a catalogue's semantic IDs; written into catalog.json."""
 
     encoder: str = "minilm"
-    """Text encoder: minilm, or a directory in the Hugging Face layout."""
+    """Text encoder: a short name such as minilm or bge-large-en-v1.5, a hub id, or a directory (docs/encoders.md)."""
     quantizer: Literal["rqvae", "rqkmeans"] = "rqkmeans"
     """How item vectors become codes."""
     levels: int | None = None
@@ -56,6 +57,8 @@ class BuildConfig:
     """Share of the item vector that comes from co-mentions, 0 (text alone) to 1."""
     seed: int = 0
     """Seed of everything random."""
+    device: str = "cpu"
+    """Where the encoder computes: cpu or cuda. Its vectors differ in the last digits."""
 
     def __post_init__(self) -> None:
         if self.quantizer not in ("rqvae", "rqkmeans"):
@@ -88,6 +91,23 @@ class PreparedCatalog:
         """The item as the text that the encoder read."""
         return item_text(self.catalog[item_id], self.settings["text"]["columns"])
 
+    def vectors_of(self, items: Sequence[Item], progress: Progress | None = None) -> np.ndarray:
+        """Float32 [n, width]: items that join later, as `build` would see them without co-mentions.
+
+        DataError when the encoder that the settings record is another one by now; the quantizer refuses a width that
+        is not its own.
+        """
+        import numpy as np
+
+        from gcrs.toolkit.catalog.encoders import encode_like
+
+        columns, together = self.settings["text"]["columns"], self.settings["collaborative"]
+        text = encode_like([item_text(item, columns) for item in items], self.settings["encoder"], progress)
+        if not together["share"]:
+            return text
+        none = np.zeros((len(items), together["width"]), dtype=np.float32)
+        return np.concatenate([np.sqrt(1 - together["share"]) * text, none], axis=1).astype(np.float32)
+
     @classmethod
     def build(
         cls,
@@ -103,11 +123,12 @@ class PreparedCatalog:
         give the same IDs. Raises UsageError for settings that do not fit, DataError for the catalogue,
         MissingModelError for the encoder.
         """
-        from gcrs.toolkit.catalog.encoders import encoder_fingerprint
+        from gcrs.toolkit.catalog.encoders import find_encoder
         from gcrs.toolkit.ids.build import build_codebook
 
         columns = _text_columns(catalog, config.text_columns)
-        vectors = _vectors(catalog, columns, config, baskets, progress)
+        encoder = find_encoder(config.encoder, progress)
+        vectors = _vectors(catalog, columns, config, encoder, baskets, progress)
         quantizer, book, report = build_codebook(
             vectors,
             [item.id for item in catalog],
@@ -121,7 +142,7 @@ class PreparedCatalog:
         )
         settings = {
             "text": {"template": "title: … | column: value | …", "columns": columns},
-            "encoder": {"name": config.encoder, "sha256": encoder_fingerprint(config.encoder)},
+            "encoder": encoder.record(),
             "collaborative": {"share": config.collaborative, "width": COLLABORATIVE_WIDTH},
             "quantizer": {"kind": quantizer.kind, **asdict(quantizer.config)},
             "seed": config.seed,
@@ -247,6 +268,7 @@ def _vectors(
     catalog: Catalog,
     columns: Sequence[str],
     config: BuildConfig,
+    encoder: Encoder,
     baskets: Iterable[Sequence[str]],
     progress: Progress | None,
 ) -> np.ndarray:
@@ -256,7 +278,7 @@ def _vectors(
     from gcrs.toolkit.catalog.collaborative import co_mention_vectors
     from gcrs.toolkit.catalog.encoders import encode_texts
 
-    text = encode_texts([item_text(item, columns) for item in catalog], config.encoder, progress)
+    text = encode_texts([item_text(item, columns) for item in catalog], encoder, progress, device=config.device)
     share = config.collaborative
     if not share:
         return text

@@ -1,7 +1,7 @@
-"""Texts as unit vectors by a sentence encoder: MiniLM by default, or one in a local directory.
+"""Texts as unit vectors by a text encoder: MiniLM by default, or one by name, hub id or directory.
 
-Knows nothing of items or semantic IDs. What has been encoded once is kept in the cache, by the content of the text
-and of the encoder.
+What has been encoded once is kept in the cache, by the content of the text, of the encoder and of its recipe. Knows
+nothing of items or semantic IDs.
 """
 
 from __future__ import annotations
@@ -9,113 +9,96 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gcrs.toolkit.errors import DataError, MissingModelError
-from gcrs.toolkit.files import cache_dir, sha256_file
-from gcrs.toolkit.model.quiet import quiet_transformers
-from gcrs.toolkit.weights import PINNED, fetch
+from gcrs.toolkit.catalog.encoder_files import Encoder, find_encoder
+from gcrs.toolkit.catalog.encoder_names import MINILM
+from gcrs.toolkit.errors import DataError
+from gcrs.toolkit.files import cache_dir
 
 if TYPE_CHECKING:
     import numpy as np
 
 Progress = Callable[[int, int, str], None]
 
-MINILM = "minilm"
-MAX_TOKENS = 256  # what all-MiniLM-L6-v2 was trained with
-_FORMAT = 1  # of the cached vectors: raise it when pooling or cutting changes
+_FORMAT = 2  # of the cached vectors: raise it when a recipe's meaning changes
 
 
 def encode_texts(
-    texts: Sequence[str], encoder: str = MINILM, progress: Progress | None = None, batch_size: int = 64
+    texts: Sequence[str],
+    encoder: str | Encoder = MINILM,
+    progress: Progress | None = None,
+    batch_size: int = 64,
+    device: str = "cpu",
 ) -> np.ndarray:
-    """Float32 [n, width], a unit vector for each text: the mean of the last layer's token vectors (MiniLM: 384 wide).
+    """Float32 [n, width], a unit vector for each text by the encoder's recipe (MiniLM: 384 wide).
 
-    `encoder` is "minilm" or a directory in the Hugging Face layout (config.json, safetensors, tokenizer.json).
-    Texts are cut at 256 tokens and batched by length; a text without a token has the zero vector. The vectors of
-    equal texts are equal. Raises MissingModelError (exit 4) when the encoder is not there and cannot be fetched,
-    DataError when a directory holds no encoder.
+    `encoder` is what `find_encoder` takes or gives. Texts are cut at the recipe's length and batched by length; a text
+    without a token has the zero vector. The vectors of equal texts are equal. Raises MissingModelError (exit 4) when
+    the encoder is not there and cannot be fetched, DataError when its files are no encoder, UsageError for a device
+    that this machine does not have.
     """
     import numpy as np
 
-    folder, fingerprint = _locate(encoder, progress)
-    keys = [
-        hashlib.sha256(f"{_FORMAT}:{fingerprint}:{text}".encode("utf-8", "surrogatepass")).digest() for text in texts
-    ]
+    found = find_encoder(encoder, progress) if isinstance(encoder, str) else encoder
+    stamp = f"{_FORMAT}:{found.sha256}:{_stamp(found)}"
+    keys = [hashlib.sha256(f"{stamp}:{text}".encode("utf-8", "surrogatepass")).digest() for text in texts]
     with _cache() as cache:
         known = _lookup(cache, set(keys))
         todo = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         if todo:
+            from gcrs.toolkit.catalog.encoder_models import EncoderModel
+
             ordered = sorted(todo.items(), key=lambda entry: len(entry[1]))
-            model, tokenizer = _load(folder)
+            model = EncoderModel(found, device)
             for start in range(0, len(ordered), batch_size):
                 batch = ordered[start : start + batch_size]
-                vectors = _mean_pool(model, tokenizer, [text for _, text in batch])
+                vectors = model.vectors([text for _, text in batch])
                 fresh = {key: vector for (key, _), vector in zip(batch, vectors, strict=True)}
                 known |= fresh
                 _store(cache, fresh)
                 if progress:
                     progress(min(start + batch_size, len(ordered)), len(ordered), "encoding texts")
     if not keys:
-        width = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("hidden_size", 0)
-        return np.zeros((0, int(width)), dtype=np.float32)
+        return np.zeros((0, found.width), dtype=np.float32)
     return np.stack([known[key] for key in keys])
 
 
+def encode_like(
+    texts: Sequence[str], record: Mapping[str, Any], progress: Progress | None = None, device: str = "cpu"
+) -> np.ndarray:
+    """`encode_texts` by the encoder that a catalogue records (its `settings["encoder"]`), for texts that join later.
+
+    DataError when what now goes by that name has other weights or another recipe: its vectors would mean nothing to
+    the catalogue's quantizer.
+    """
+    encoder = find_encoder(str(record.get("name")), progress)
+    now = encoder.record()
+    names = [key for key in {**record, **now} if key not in ("name", "source")]
+    for key in names if "pooling" in record else ["sha256"]:  # older catalogues keep name and hash alone
+        if record.get(key) != now.get(key):
+            raise DataError(
+                f"The catalogue was encoded by {encoder.name} with {key} {record.get(key)!r}, here it is "
+                f"{now.get(key)!r}.",
+                hint="Use the same encoder, or build the catalogue again: gcrs catalog build",
+            )
+    return encode_texts(texts, encoder, progress, device=device)
+
+
 def encoder_fingerprint(encoder: str = MINILM) -> str:
-    """A hash of the encoder's weights: it names which encoder made a vector. Raises what `encode_texts` raises."""
-    return _locate(encoder, None)[1]
+    """A hash of the encoder's weights: it names which encoder made a vector. Raises what `find_encoder` raises."""
+    return find_encoder(encoder).sha256
 
 
-def _locate(encoder: str, progress: Progress | None) -> tuple[Path, str]:
-    if encoder == MINILM:
-        pinned = PINNED["minilm-l6-v2"]
-        return fetch(pinned.name, progress), hashlib.sha256(
-            "".join(f.sha256 for f in pinned.files).encode()
-        ).hexdigest()
-    folder = Path(encoder)
-    if not folder.is_dir():
-        raise MissingModelError(
-            f"The encoder {encoder!r} is neither {MINILM!r} nor a directory.",
-            hint="Give the path of a folder with config.json, model.safetensors and tokenizer.json.",
-        )
-    weights = [folder / "config.json", folder / "tokenizer.json", *sorted(folder.glob("*.safetensors"))]
-    if len(weights) < 3 or not all(path.is_file() for path in weights):
-        raise DataError(
-            f"{folder} is not an encoder: config.json, tokenizer.json and at least one .safetensors file were expected."
-        )
-    return folder, hashlib.sha256("".join(map(sha256_file, weights)).encode()).hexdigest()
-
-
-def _load(folder: Path) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoTokenizer
-
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise DataError(f"{folder} does not load as an encoder: {str(error).splitlines()[0]}.") from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model.float().eval(), tokenizer
-
-
-def _mean_pool(model: Any, tokenizer: Any, texts: list[str]) -> np.ndarray:
-    """Mean of the token vectors under the attention mask, scaled to length one (as sentence-transformers does)."""
-    import torch
-
-    batch = tokenizer(texts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
-    if batch["input_ids"].shape[1] == 0:
-        return torch.zeros(len(texts), model.config.hidden_size).numpy()
-    with torch.inference_mode():
-        hidden = model(**batch).last_hidden_state
-    mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-    mean = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
-    return torch.nn.functional.normalize(mean, dim=1).numpy()
+def _stamp(encoder: Encoder) -> str:
+    """What of the recipe decides a vector, as text."""
+    recipe = asdict(encoder.recipe)
+    del recipe["source"], recipe["transformer"]
+    return json.dumps(recipe, sort_keys=True)
 
 
 @contextmanager
