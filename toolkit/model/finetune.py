@@ -202,7 +202,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
         save_minutes=config.save_minutes,
         save_steps=config.save_steps if config.steps else None,
         eval_minutes=config.eval_minutes,
-        eval_steps=max(1, config.steps // 10) if config.steps else None,
+        eval_steps=max(1, config.steps // (10 if config.valid else 3)) if config.steps else None,
     )
     trainer = Trainer(trained, groups, named, data.phases, settings, run_dir / "checkpoints", device=config.device,
                       evaluate=evaluate if data.valid else None, progress=progress)  # fmt: skip
@@ -217,7 +217,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
             "config": config.shareable(), "data": hashes, "counts": data.counts, "finished": finished,
             "steps": state.step, "tokens": state.tokens, "minutes": round(state.elapsed / 60, 2),
             "decay_start": state.decay_start, "validation": state.log, "best": state.best,
-            "validated_on": data.valid_kind, "warm_start": warm.hash if warm else None,
+            "validated_on": data.valid_kind, "popularity": data.baseline, "warm_start": warm.hash if warm else None,
         }  # fmt: skip
         tensors = {
             k: v.to(torch.bfloat16) for k, v in _adapter_tensors(trained, config.method, shape, tokens, start).items()
@@ -260,6 +260,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
         "minutes": round(trainer.state.elapsed / 60, 2),
         "session_minutes": round((time.monotonic() - began) / 60, 2),
         "validated_on": data.valid_kind,
+        "popularity": data.baseline,
         "validation": trainer.state.log,
         "counts": data.counts,
     }

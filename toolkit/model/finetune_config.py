@@ -80,7 +80,7 @@ class FinetuneConfig:
     eval_limit: int = 150
     """Validation replies that are ranked at each validation."""
     eval_minutes: float = 20.0
-    """Minutes between validations (with --steps: every tenth of the run)."""
+    """Minutes between validations (with --steps: every tenth of the run, every third on made requests)."""
     save_minutes: float = 5.0
     """Minutes between checkpoints (with --steps: see save_steps)."""
     save_steps: int = 50

@@ -5,6 +5,7 @@ Knows nothing of weights; the shares and counts chosen here travel in the bundle
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,13 +41,17 @@ HELD_OUT = 200  # requests that measure a run without validation dialogues
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Phases in order, validation dialogues, mentions of each item, and counts for the report."""
+    """Phases in order, validation dialogues, mentions of each item, and counts for the report.
+
+    `baseline` is the recall of the most frequent training targets on the same validation replies.
+    """
 
     phases: list[Phase]
     valid: list[Dialogue]
     popularity: dict[str, int]
     counts: dict[str, int] = field(default_factory=dict)
     valid_kind: str = "none"
+    baseline: dict[str, float] = field(default_factory=dict)
 
 
 def read_known(paths: Sequence[Path], prepared: PreparedCatalog, counts: dict[str, int]) -> list[Dialogue]:
@@ -146,4 +151,16 @@ def training_data(config: FinetuneConfig, prepared: PreparedCatalog, tokens: Tok
             excerpts, _ = corpus([*dialogues, *extra], "items")
             phases.insert(0, Phase("items", excerpts, weights, config.item_share))
     counts |= numbers | {"dialogues read": len(dialogues), "dialogues made": len(made)}
-    return TrainingData(phases, valid, mention_counts(dialogues), counts, kind)
+    baseline = popularity_recall(valid[: config.eval_limit], [*dialogues, *made])
+    return TrainingData(phases, valid, mention_counts(dialogues), counts, kind, baseline)
+
+
+def popularity_recall(valid: Sequence[Dialogue], trained: Sequence[Dialogue]) -> dict[str, float]:
+    """recall@10, @1, @50 of always recommending what the training dialogues recommend most; {} without cases."""
+    from gcrs.toolkit.eval.cases import contexts
+    from gcrs.toolkit.eval.metrics import rank_of
+
+    targets = Counter(item for dialogue in trained for turn in dialogue.turns for item in turn.decided_targets)
+    top = [item for item, _ in sorted(targets.items(), key=lambda pair: (-pair[1], pair[0]))[:50]]
+    ranks = [rank_of(gold, top) for context in contexts(valid) for gold in context.gold]
+    return {f"recall@{k}": round(sum(0 < r <= k for r in ranks) / len(ranks), 4) for k in (10, 1, 50)} if ranks else {}
