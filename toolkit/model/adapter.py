@@ -7,6 +7,7 @@ costs more than the rest of a start-up. Knows nothing of catalogues or dialogues
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +39,28 @@ def linear_names(model: PreTrainedModel) -> list[str]:
     return [name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear) and part is not head]
 
 
+def row_modules(model: Any) -> dict[str, Any]:
+    """The modules whose rows stand for tokens, by full name: the embedding and, where it is not tied, the head."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    parts = [embedding] if head is None or head.weight is embedding.weight else [embedding, head]
+    names = {id(part): name for name, part in model.named_modules()}
+    return {names[id(part)]: part for part in parts}
+
+
+def _indices(modules: list[str], new_ids: range) -> list[int] | dict[str, list[int]]:
+    """PEFT's trainable_token_indices: a list means the embedding, and the head when it is tied to it."""
+    ids = list(new_ids)
+    return ids if len(modules) == 1 else {name.rsplit(".", 1)[-1]: ids for name in modules}
+
+
 def attach(model: PreTrainedModel, new_ids: range, shape: AdapterShape, seed: int) -> PeftModel:
-    """Wrap a model for training: LoRA matrices and new rows in fp32, everything else frozen."""
+    """Wrap a model for training: LoRA matrices and new rows in fp32, everything else frozen.
+
+    An untied head trains rows of its own.
+    """
+    from gcrs.toolkit.model.quiet import quiet_bitsandbytes
+
+    quiet_bitsandbytes()
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
@@ -49,7 +70,7 @@ def attach(model: PreTrainedModel, new_ids: range, shape: AdapterShape, seed: in
         lora_alpha=shape.alpha,
         lora_dropout=shape.dropout,
         target_modules=targets,
-        trainable_token_indices=list(new_ids),
+        trainable_token_indices=_indices(list(row_modules(model)), new_ids),
         task_type="CAUSAL_LM",
     )
     peft_model = get_peft_model(model, config)
@@ -67,8 +88,11 @@ def adapter_state(peft_model: PeftModel) -> dict[str, torch.Tensor]:
     return {name: value.detach().contiguous() for name, value in state.items()}
 
 
-def adapter_config(shape: AdapterShape, targets: list[str], new_ids: range, base: str) -> dict[str, object]:
-    """What PEFT needs to load the adapter, as its adapter_config.json."""
+def adapter_config(
+    shape: AdapterShape, targets: list[str], new_ids: range, base: str, tensors: Iterable[str] = ()
+) -> dict[str, object]:
+    """What PEFT needs to load the adapter (whose tensors have these names), as its adapter_config.json."""
+    modules = sorted(_rows_of(name) for name in tensors if name.endswith(ROWS_SUFFIX))
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -77,11 +101,16 @@ def adapter_config(shape: AdapterShape, targets: list[str], new_ids: range, base
         "lora_alpha": shape.alpha,
         "lora_dropout": shape.dropout,
         "target_modules": targets,
-        "trainable_token_indices": list(new_ids),
+        "trainable_token_indices": _indices(modules or ["embed_tokens"], new_ids),
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
     }
+
+
+def _rows_of(name: str) -> str:
+    """The module that a tensor of token rows belongs to."""
+    return name.removeprefix(PREFIX).removesuffix(f".{ROWS_SUFFIX}")
 
 
 def extract_low_rank(
@@ -113,12 +142,14 @@ def apply_adapter(model: Any, state: dict[str, torch.Tensor], scale: float, new_
     The model's embedding must already have its new rows. Raises DataError when a tensor has no place or a wrong shape.
     """
     with torch.no_grad():
-        rows = [value for name, value in state.items() if name.endswith(ROWS_SUFFIX)]
-        if len(rows) != 1 or rows[0].shape[0] != len(new_ids):
-            found = [tuple(value.shape) for value in rows]
-            raise DataError(f"The adapter has token rows {found}, expected one block of {len(new_ids)} rows.")
-        for weight in {id(w): w for w in _embeddings(model)}.values():
-            weight[new_ids.start : new_ids.stop] = rows[0].to(weight.dtype)
+        rows = {_rows_of(name): value for name, value in state.items() if name.endswith(ROWS_SUFFIX)}
+        wanted = row_modules(model)
+        shapes = {name: (len(new_ids), part.weight.shape[1]) for name, part in wanted.items()}
+        if {name: tuple(value.shape) for name, value in rows.items()} != shapes:
+            found = {name: tuple(value.shape) for name, value in rows.items()}
+            raise DataError(f"The adapter has token rows {found}, this base model needs {shapes}.")
+        for name, part in wanted.items():
+            part.weight[new_ids.start : new_ids.stop] = rows[name].to(part.weight.dtype)
     add_products(model, state, scale)
 
 
@@ -136,12 +167,6 @@ def add_products(model: Any, state: dict[str, torch.Tensor], scale: float) -> No
                 raise DataError(f"The adapter's layer {layer} does not fit this base model.")
             weight = module.weight  # type: ignore[assignment]
             weight.copy_((weight.float() + scale * (b.float() @ a.float())).to(weight.dtype))
-
-
-def _embeddings(model: Any) -> list[torch.Tensor]:
-    head = model.get_output_embeddings()
-    weights = [model.get_input_embeddings().weight]
-    return weights if head is None else [*weights, head.weight]
 
 
 def read_adapter(directory: Path) -> tuple[dict[str, torch.Tensor], float]:

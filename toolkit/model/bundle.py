@@ -43,15 +43,6 @@ MERGED_KEPT = 3
 Progress = Callable[[int, int, str], None]
 
 
-def embedding_hash(weight: torch.Tensor, rows: int) -> str:
-    """Hex SHA-256 of the base's embedding rows as fp32 bytes: the words mean what they meant in training."""
-    import hashlib
-
-    import torch
-
-    return hashlib.sha256(weight[:rows].detach().to(torch.float32).contiguous().numpy().tobytes()).hexdigest()
-
-
 def write_bundle(
     directory: Path,
     prepared: PreparedCatalog,
@@ -66,20 +57,18 @@ def write_bundle(
 ) -> str:
     """Write a bundle, whole or not at all; returns its hash. `metrics` is the run's log, copied beside the adapter."""
     import torch
-    from safetensors import safe_open
     from safetensors.torch import save_file
 
     from gcrs.toolkit.model.adapter import adapter_config
+    from gcrs.toolkit.model.base import base_embedding, embedding_hash
     from gcrs.toolkit.model.card import model_card
 
-    with safe_open(next(iter(sorted(base.directory.glob("*.safetensors")))), "pt") as handle:
-        names = list(handle.keys())
-        name = next((key for key in names if key.endswith("embed_tokens.weight")), None)
-        pinned = embedding_hash(handle.get_tensor(name), base.rows) if name else None
+    embedding = base_embedding(base)
+    pinned = None if embedding is None else embedding_hash(embedding, base.rows)
     with atomic_directory(directory) as staged, torch.no_grad():
         prepared.save_parts(staged)
         save_file(tensors, staged / "adapter_model.safetensors", metadata={"format": "pt"})
-        _dump(adapter_config(shape, targets, tokens.new_ids, base.name), staged / "adapter_config.json")
+        _dump(adapter_config(shape, targets, tokens.new_ids, base.name, tensors), staged / "adapter_config.json")
         (staged / "tokenizer.json").write_text(tokens.extended_json(), encoding="utf-8")
         spelling = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         _dump(spelling | {"eos_token": ROLE_MARKS[1]}, staged / "tokenizer_config.json")
@@ -248,15 +237,37 @@ def _forget_old(directory: Path, keep: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def load_merged(bundle: Bundle, dtype: torch.dtype, progress: Progress | None = None) -> PreTrainedModel:
-    """The base with the adapter added, in `dtype`; built once, then mapped from the cache.
+def merge(bundle: Bundle, dtype: torch.dtype, progress: Progress | None = None) -> PreTrainedModel:
+    """The base with the adapter added, in `dtype`, made anew.
 
     Raises MissingModelError (exit 4) when the base is not here or is another one, DataError on a broken adapter.
     """
     import torch
 
     from gcrs.toolkit.model.adapter import apply_adapter, read_adapter
-    from gcrs.toolkit.model.base import load_model
+    from gcrs.toolkit.model.base import embedding_hash, load_model, text_settings
+
+    base = _base_of(bundle, progress)
+    if progress:
+        progress(0, 1, "merging the adapter (once)")
+    settings = text_settings(base.directory)
+    halves = "bfloat16" in (settings.get("dtype"), settings.get("torch_dtype")) and dtype == torch.bfloat16
+    merged: Any = load_model(base, dtype if halves else torch.float32, rows=bundle.tokens.size)
+    pinned = bundle.manifest["base"].get("embedding")
+    if pinned and embedding_hash(merged.get_input_embeddings().weight, base.rows) != pinned:
+        raise MissingModelError(f"Base model {base.name}: its embedding is not the one that the bundle was trained on.")
+    state, scale = read_adapter(bundle.directory)
+    apply_adapter(merged, state, scale, bundle.tokens.new_ids)
+    merged = merged.to(dtype)
+    merged.config.vocab_size = bundle.tokens.size
+    return merged  # type: ignore[no-any-return]
+
+
+def load_merged(bundle: Bundle, dtype: torch.dtype, progress: Progress | None = None) -> PreTrainedModel:
+    """The base with the adapter added, in `dtype`; built once, then mapped from the cache.
+
+    Raises what `merge` raises.
+    """
     from gcrs.toolkit.model.quiet import quiet_transformers
 
     short = str(dtype).removeprefix("torch.")
@@ -266,17 +277,7 @@ def load_merged(bundle: Bundle, dtype: torch.dtype, progress: Progress | None = 
     target = cache_dir() / "merged" / key[:32]
     if (model := _mapped(target, dtype, rows)) is not None:
         return model
-    base = _base_of(bundle, progress)
-    if progress:
-        progress(0, 1, "merging the adapter (once)")
-    merged: Any = load_model(base, torch.float32, rows=rows)
-    pinned = bundle.manifest["base"].get("embedding")
-    if pinned and embedding_hash(merged.get_input_embeddings().weight, base.rows) != pinned:
-        raise MissingModelError(f"Base model {base.name}: its embedding is not the one that the bundle was trained on.")
-    state, scale = read_adapter(bundle.directory)
-    apply_adapter(merged, state, scale, bundle.tokens.new_ids)
-    merged = merged.to(dtype)
-    merged.config.vocab_size = rows
+    merged: Any = merge(bundle, dtype, progress)
     with quiet_transformers(), atomic_directory(target) as staged:
         merged.save_pretrained(staged, safe_serialization=True, max_shard_size="100GB")
     _forget_old(target.parent, MERGED_KEPT)

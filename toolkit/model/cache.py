@@ -249,7 +249,9 @@ def _context(model: Any) -> int:
     return min(known) if known else 2**31
 
 
-PROVEN = frozenset({"llama", "qwen2", "qwen3", "mistral", "olmo2", "gpt_neox"})  # by tests/test_engine_architectures.py
+PROVEN = frozenset(
+    {"llama", "qwen2", "qwen3", "mistral", "ministral3", "olmo2", "gpt_neox"}
+)  # by tests/test_engine_architectures.py
 
 
 def _check_branching(cache: PrefixCache) -> None:

@@ -43,15 +43,15 @@ def _trainable(
                 named[name] = parameter
                 (rows if "trainable_tokens_delta" in name else rest).append(parameter)
     else:
-        from gcrs.toolkit.model.adapter import linear_names
+        from gcrs.toolkit.model.adapter import linear_names, row_modules
 
         linear = {f"{name}.weight" for name in linear_names(model)}
-        embedding = model.get_input_embeddings().weight
+        heads = {f"{name}.weight" for name in row_modules(model)}
         for name, parameter in model.named_parameters():
-            parameter.requires_grad = name in linear or parameter is embedding
+            parameter.requires_grad = name in linear or name in heads
             if parameter.requires_grad:
                 named[name] = parameter
-                (rows if parameter is embedding else rest).append(parameter)
+                (rows if name in heads else rest).append(parameter)
         first = tokens.base_rows
 
         def only_new_rows(grad: torch.Tensor) -> torch.Tensor:
@@ -59,7 +59,8 @@ def _trainable(
             grad[:first] = 0
             return grad
 
-        embedding.register_hook(only_new_rows)
+        for parameter in rows:
+            parameter.register_hook(only_new_rows)
     return [{"params": rest, "lr": config.lr}, {"params": rows, "lr": config.id_lr}], named
 
 
@@ -67,15 +68,15 @@ def _adapter_tensors(
     model: Any, method: str, shape: AdapterShape, tokens: TokenSpace, start: dict[str, Any]
 ) -> dict[str, Any]:
     """The adapter as it would ship, whatever was trained."""
-    from gcrs.toolkit.model.adapter import PREFIX, ROWS_SUFFIX, adapter_state, extract_low_rank
+    from gcrs.toolkit.model.adapter import PREFIX, ROWS_SUFFIX, adapter_state, extract_low_rank, row_modules
 
     if method == "lora":
         return adapter_state(model)
     weights = {name: module.weight.detach() for name, module in model.named_modules() if name in start}
     out = extract_low_rank(start, weights, shape)
-    where = next(name for name, part in model.named_modules() if part is model.get_input_embeddings())
-    rows = model.get_input_embeddings().weight.detach()[tokens.base_rows : tokens.size]
-    out[f"{PREFIX}{where}.{ROWS_SUFFIX}"] = rows.clone().contiguous()
+    for where, part in row_modules(model).items():
+        rows = part.weight.detach()[tokens.base_rows : tokens.size]
+        out[f"{PREFIX}{where}.{ROWS_SUFFIX}"] = rows.clone().contiguous()
     return out
 
 
@@ -122,10 +123,11 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
     """
     import torch
 
-    from gcrs.toolkit.model.adapter import apply_adapter, attach, linear_names
+    from gcrs.toolkit.model.adapter import apply_adapter, attach, linear_names, row_modules
     from gcrs.toolkit.model.base import find_base, load_model
     from gcrs.toolkit.model.bundle import write_bundle
     from gcrs.toolkit.model.device import pick_dtype
+    from gcrs.toolkit.model.processes import join
     from gcrs.toolkit.model.rows import initial_rows
     from gcrs.toolkit.model.schedule import Schedule
     from gcrs.toolkit.model.tokens import TokenSpace
@@ -136,10 +138,13 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
 
     if config.threads:
         torch.set_num_threads(config.threads)
+    process = join(config.device)
+    progress = progress if process.is_main_process else None
     tell = progress or (lambda done, total, what: None)
     prepared = PreparedCatalog.load(config.catalog)
     book = prepared.book
-    base = find_base(config.base, progress)
+    with process.main_process_first():  # one of them fetches and converts
+        base = find_base(config.base, progress)
     tokens = TokenSpace(base.tokenizer_json, base.rows, book.codes)
     tell(0, 0, "reading and making dialogues")
     data = training_data(config, prepared, tokens)
@@ -159,17 +164,20 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
     if config.max_minutes is not None:  # such a run promises completion, not equal bytes
         free |= {"threads", "max_minutes"}
     fingerprint = sha256_json({key: value for key, value in same.items() if key not in free})
-    _claim(run_dir, fingerprint, config, resume)
+    if process.is_main_process:
+        _claim(run_dir, fingerprint, config, resume)
+    process.wait_for_everyone()
 
     dtype = pick_dtype(config.device)
-    model: Any = load_model(base, dtype if config.method == "lora" else torch.float32, rows=tokens.size)
+    model: Any = load_model(base, dtype if config.method == "lora" else torch.float32, rows=tokens.size,
+                            quantize=config.quantize, device=str(process.device))  # fmt: skip
     texts = [prepared.words(item_id) for item_id in book]
     with torch.no_grad():
-        rows = initial_rows(model.get_input_embeddings().weight, tokens, book, texts, seed=config.seed)
-        if warm is not None:
-            rows = warm.control_rows(rows, tokens)
-        for weight in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
-            weight[tokens.base_rows :] = rows.to(weight.dtype)
+        for name, part in row_modules(model).items():  # an untied head starts from its own rows of the same words
+            rows = initial_rows(part.weight.cpu(), tokens, book, texts, seed=config.seed)
+            if warm is not None:
+                rows = warm.kept_rows(name, rows, tokens, book)
+            part.weight[tokens.base_rows :] = rows.to(part.weight)
     start = {name: module.weight.detach().clone() for name, module in model.named_modules()
              if config.method == "full" and name in set(linear_names(model))}  # fmt: skip
     targets = sorted({name.rsplit(".", 1)[-1] for name in linear_names(model)})
@@ -208,7 +216,8 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
                       evaluate=evaluate if data.valid else None, progress=progress)  # fmt: skip
     resumed = resume and trainer.resume()
     log_path = run_dir / "metrics.jsonl"
-    _trim_log(log_path, trainer.state.step)
+    if process.is_main_process:
+        _trim_log(log_path, trainer.state.step)
     began = time.monotonic()
 
     def write(directory: Path, finished: bool) -> str:
@@ -235,6 +244,8 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
         tell(done, 1000, f"step {row['step']} {name} loss {row['loss']:.3f} {row['tokens_per_second']:.0f} tok/s")
 
     finished = trainer.run(on_step, (lambda: _discard(write(best, False))) if data.valid else None)
+    if not process.is_main_process:
+        return {"finished": finished, "main": False, "steps": trainer.state.step}
     if not finished:
         return {"finished": False, "steps": trainer.state.step, "resume": f"{run_dir} holds the checkpoint: --resume"}
     if data.valid and (best / "gcrs.json").is_file() and trainer.state.best_step != trainer.state.step:

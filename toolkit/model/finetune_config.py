@@ -30,7 +30,9 @@ class FinetuneConfig:
     noun: str = ""
     """What one item is called, in the singular ("board game"): used in made dialogues."""
     base: str = DEFAULT_BASE
-    """Pinned name, directory or hub id of the base model."""
+    """Pinned name, directory, GGUF file or hub id of the base model."""
+    quantize: Literal["none", "4bit"] = "none"
+    """Keep the base's linear layers in 4 bits while training (QLoRA); needs bitsandbytes."""
     method: Literal["lora", "full"] = "lora"
     """Low-rank adapters, or all linear layers (shipped as an extracted low-rank adapter)."""
     rank: int = 32
@@ -104,6 +106,12 @@ class FinetuneConfig:
             raise UsageError(f"made is {self.made}, expected 0 or more.")
         if not self.dialogues and self.made == 0:
             raise UsageError("There is nothing to learn from.", hint="Pass --dialogues FILE, or leave `made` out.")
+        if self.quantize not in ("none", "4bit"):
+            raise UsageError(f"quantize is {self.quantize!r}, expected none or 4bit.")
+        if self.quantize == "4bit" and self.method == "full":
+            raise UsageError(
+                "4-bit weights cannot be trained themselves.", hint="Use method: lora with quantize: 4bit."
+            )
 
     def resolved(self) -> dict[str, Any]:
         """The config as plain JSON values."""

@@ -131,7 +131,7 @@ class Words:
 def words_of(tokens: TokenSpace) -> Words:
     """The base's tokens sorted by what they show. No special or added tokens, no control characters."""
     tokenizer = tokens.text_tokenizer
-    known = min(tokens.base_rows, tokenizer.get_vocab_size(with_added_tokens=True))
+    known = tokens.base_rows  # rows without a token show nothing
     shown = tokenizer.decode_batch([[token] for token in range(known)], skip_special_tokens=False)
     text, opening, visible, worded = np.zeros((4, tokens.size), dtype=bool)
     text[:known] = [_CONTROL.search(word) is None for word in shown]

@@ -1,7 +1,8 @@
-"""Keeps transformers' own bars and warnings off a terminal that belongs to gcrs."""
+"""Keeps libraries' own bars and warnings off a terminal that belongs to gcrs."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,3 +22,8 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def quiet_bitsandbytes() -> None:
+    """Silence its advice, at import, to fetch other kernels from the hub; PEFT imports it wherever it is installed."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

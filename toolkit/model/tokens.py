@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROLE_MARKS = ("<|im_start|>", "<|im_end|>")
 CONTROLS = ("<REC>", "<CHAT>", "<RESP>", "<BOI>", "<EOI>")
+FILLER = "<gcrs_unused_{}>"  # names the rows of an embedding that is larger than its tokenizer
 
 
 @dataclass(frozen=True)
@@ -38,24 +39,47 @@ class TokenSpace:
 
     @cached_property
     def _raw(self) -> dict[str, Any]:
-        raw: dict[str, Any] = json.loads(self.base_json)
+        try:
+            raw: dict[str, Any] = json.loads(self.base_json)
+            raw["model"]["type"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"The base's tokenizer.json is no tokenizer ({type(error).__name__}: {error}).") from error
+        raw["added_tokens"] = raw.get("added_tokens") or []
         return raw
 
     @cached_property
-    def text_tokenizer(self) -> Tokenizer:
-        """The base's tokenizer, which spells special tokens as the plain text that they look like."""
-        from tokenizers import Tokenizer
+    def _plain_json(self) -> str:
+        """The base's tokenizer without our fillers and without a space of its own before a text."""
+        plain: dict[str, Any] = {part: _without_prefix_space(self._raw.get(part), part == "decoder")
+                                 for part in ("normalizer", "pre_tokenizer", "decoder")}  # fmt: skip
+        plain["added_tokens"] = [one for one in self._raw["added_tokens"] if one["content"] != FILLER.format(one["id"])]
+        if all(self._raw.get(part) == value for part, value in plain.items()):
+            return self.base_json
+        return json.dumps(self._raw | plain)
 
-        tokenizer = Tokenizer.from_str(self.base_json)
+    @cached_property
+    def text_tokenizer(self) -> Tokenizer:
+        """The base's tokenizer, which spells special tokens as the plain text that they look like.
+
+        It puts no space before a text: ours come in pieces around items, and a piece must read back as it was.
+        """
+        tokenizer = _tokenizer(self._plain_json)
         tokenizer.encode_special_tokens = True
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
 
     @cached_property
+    def _vocabulary(self) -> dict[str, int]:
+        out: dict[str, int] = self.text_tokenizer.get_vocab(with_added_tokens=True)
+        return out
+
+    @cached_property
     def new_tokens(self) -> tuple[str, ...]:
         """Every token that we add, in id order from `base_rows`."""
-        vocabulary = self.text_tokenizer.get_vocab(with_added_tokens=True)
+        vocabulary = self._vocabulary
+        if (top := max(vocabulary.values(), default=0)) >= self.base_rows:
+            raise DataError(f"The base's tokenizer has ids up to {top}, its embedding {self.base_rows} rows.")
         clash = [token for token in CONTROLS if token in vocabulary]
         if clash:
             raise DataError(f"The base tokenizer already has {clash}.", hint="Use the base model, not a gcrs bundle.")
@@ -119,9 +143,9 @@ class TokenSpace:
     @cached_property
     def bos(self) -> tuple[int, ...]:
         """The base's beginning-of-sequence token where its own post-processor adds one, else nothing."""
-        tokenizer = self.text_tokenizer
-        with_special = tokenizer.encode("", add_special_tokens=True).ids
-        return tuple(with_special[:1])
+        marked = self.text_tokenizer.encode("a", add_special_tokens=True)
+        first = next((n for n, special in enumerate(marked.special_tokens_mask) if not special), 0)
+        return tuple(marked.ids[:first])
 
     @cached_property
     def newline(self) -> tuple[int, ...]:
@@ -138,8 +162,10 @@ class TokenSpace:
 
     @cached_property
     def forbidden_in_text(self) -> frozenset[int]:
-        """Ids that no text may contain: the base's special tokens and all of ours."""
-        specials = {token["id"] for token in self._raw.get("added_tokens", []) if token.get("special")}
+        """Ids that no text may contain: the base's special tokens, its rows without a token, and all of ours."""
+        specials = {token["id"] for token in self._raw["added_tokens"] if token.get("special")}
+        if len(self._vocabulary) < self.base_rows:
+            specials |= set(range(self.base_rows)) - set(self._vocabulary.values())
         return frozenset(specials | set(self.new_ids))
 
     def encode_text(self, text: str) -> list[int]:
@@ -180,11 +206,60 @@ class TokenSpace:
 
     def extended_json(self) -> str:
         """The extended tokenizer (base plus our tokens, none of them special) as tokenizers JSON."""
-        from tokenizers import AddedToken, Tokenizer
+        from tokenizers import AddedToken
 
-        tokenizer = Tokenizer.from_str(self.base_json)
-        have = tokenizer.get_vocab_size(with_added_tokens=True)
-        fill = [AddedToken(f"<unused_{n}>", normalized=False) for n in range(have, self.base_rows)]
-        tokenizer.add_tokens(fill + [AddedToken(token, normalized=False) for token in self.new_tokens])
+        tokenizer = _tokenizer(self._plain_json)
+        free = sorted(set(range(self.base_rows)) - set(self._vocabulary.values()))
+        spelled = [FILLER.format(n) for n in free] + list(self.new_tokens)
+        tokenizer.add_tokens([AddedToken(token, normalized=False) for token in spelled])
+        wanted = [*free, *self.new_ids]
+        if [tokenizer.token_to_id(token) for token in spelled] != wanted:
+            raise DataError("The base's tokenizer has gaps between its ids, which cannot be filled.")
         out: str = tokenizer.to_str()
         return out
+
+
+def _tokenizer(text: str) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise DataError(f"The base's tokenizer.json cannot be read: {error}.") from error
+
+
+def with_beginning(raw: dict[str, Any], token_id: int) -> dict[str, Any]:
+    """A tokenizer's JSON that puts this token before every text; unchanged where it puts one there already."""
+    post = raw.get("post_processor") or {}
+    templates = [part for part in (post, *post.get("processors", [])) if part.get("type") == "TemplateProcessing"]
+    if any("SpecialToken" in one for template in templates for one in template["single"][:1]):
+        return raw
+    names = {index: token for token, index in raw["model"]["vocab"].items()}
+    names |= {token["id"]: token["content"] for token in raw["added_tokens"]}
+    if (name := names.get(token_id)) is None:
+        raise DataError(f"The base's tokenizer has no token {token_id}, which shall begin every text.")
+    mark, text = {"SpecialToken": {"id": name, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    template = {
+        "type": "TemplateProcessing",
+        "single": [mark, text],
+        "pair": [mark, text, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {name: {"id": name, "ids": [token_id], "tokens": [name]}},
+    }
+    return raw | {"post_processor": template}
+
+
+def _without_prefix_space(part: dict[str, Any] | None, decoder: bool = False) -> dict[str, Any] | None:
+    """A tokenizer's normalizer, pre-tokenizer or decoder that neither adds a space before a text nor takes one away."""
+    if part is None or part.get("type") == "Prepend":
+        return None
+    out = dict(part)
+    for key in ("normalizers", "pretokenizers", "decoders"):
+        if key in out:
+            out[key] = [kept for one in out[key] if (kept := _without_prefix_space(one, decoder)) is not None]
+    if out["type"] == "Strip" and "start" in out:
+        out["start"] = 0
+    if "prepend_scheme" in out:
+        out["prepend_scheme"] = "never"
+    if out["type"] == "ByteLevel" and not decoder:  # a decoder ignores the flag
+        out["add_prefix_space"] = False
+    return out

@@ -1,8 +1,8 @@
 """The training run: accelerate's device, precision and distribution around one supervised step.
 
 A run is a pure function of (data, config, seed, machine, threads): batches, target order and dropout derive from the
-step's number, so a run that was killed and resumed ends with the same bytes. Knows nothing of catalogues, dialogues
-or files of data: it sees token ids and kinds.
+step's number, so a run that was killed and resumed ends with the same bytes. Several processes share each batch and
+take the step that one would take. Knows nothing of catalogues, dialogues or files of data: it sees token ids and kinds.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import nn
 from gcrs.toolkit.dialogue.corpus import Corpus, shuffle_targets
 from gcrs.toolkit.model.batches import BatchPlan, pad_right
 from gcrs.toolkit.model.checkpoint import latest_checkpoint, save_checkpoint
+from gcrs.toolkit.model.processes import own_share, summed
 from gcrs.toolkit.model.schedule import Schedule
 
 Progress = Callable[[int, int, str], None]
@@ -120,6 +121,7 @@ class Trainer:
         self.plans = [BatchPlan(p.corpus.lengths, settings.batch_tokens, settings.seed) for p in self.phases]
         self.state = RunState()
         self.stop_requested = False
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
 
     def _optimizer_tensors(self) -> dict[str, torch.Tensor]:
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
@@ -158,6 +160,7 @@ class Trainer:
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor, list[np.ndarray]]:
         phase = self.phases[self.state.phase]
         epoch, rows = self.plans[self.state.phase].at(self.state.step - self.state.phase_start)
+        rows, counts = own_share(rows, self.rank, self.world)
         ids, kinds = [], []
         for row in rows:
             sequence, kind = phase.corpus[int(row)]
@@ -170,6 +173,8 @@ class Trainer:
         loss_weights = torch.from_numpy(weights[padded]).to(device)
         for n, kind in enumerate(kinds):
             loss_weights[n, len(kind) :] = 0
+        if not counts:
+            loss_weights *= 1e-6  # next to nothing, yet every parameter gets its gradient
         return torch.from_numpy(pad_right(ids, 0)).to(device), loss_weights, kinds
 
     def _advance_phase(self) -> None:
@@ -189,24 +194,34 @@ class Trainer:
             state.decay_start = state.step
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
-        torch.manual_seed((self.settings.seed * 1_000_003 + state.step) % 2**63)
+        torch.manual_seed((self.settings.seed * 1_000_003 + state.step + 7_919 * self.rank) % 2**63)
         ids, weights, _ = self._batch()
         self.loss.train()
         with self.accelerator.autocast():
             loss, losses = self.loss(ids, weights)
-        self.accelerator.backward(loss)
+        tokens, share = int(ids.numel()), 1.0
+        if self.world > 1:  # the mean over all supervised tokens, not the mean of the processes' means
+            mine = float(weights[:, 1:].sum())
+            total, all_tokens = summed([mine, tokens], ids.device, self.world)
+            tokens, share = int(all_tokens), self.world * mine / max(total, 1e-6)
+        self.accelerator.backward(loss * share if self.world > 1 else loss)
         norm = self.accelerator.clip_grad_norm_(list(self.named.values()), self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        tokens = int(ids.numel())
         state.step += 1
         state.tokens += tokens
         spent = time.monotonic() - began
+        shown, plain = float(loss.detach()), float(losses.mean())
+        if self.world > 1:  # the first process's clock is everyone's; a stop asked of one is asked of all
+            asked = [shown * share, plain, spent if self.rank == 0 else 0.0, float(self.stop_requested)]
+            shown, plain, spent, stop = summed(asked, ids.device, self.world)
+            shown, plain = shown / self.world, plain / self.world
+            self.stop_requested = stop > 0
         state.elapsed += spent
         return {
             "step": state.step,
-            "loss": round(float(loss.detach()), 4),
-            "plain_loss": round(float(losses.mean()), 4),
+            "loss": round(shown, 4),
+            "plain_loss": round(plain, 4),
             "grad_norm": round(float(norm), 3),
             "lr_factor": round(factor, 4),
             "tokens_per_second": round(tokens / spent, 1),
@@ -214,7 +229,7 @@ class Trainer:
         }
 
     def _validate(self, on_best: Callable[[], None] | None) -> None:
-        if self.evaluate is None:
+        if self.evaluate is None or self.rank:
             return
         metrics = self.evaluate()
         self.state.log.append({"step": self.state.step, **metrics})
@@ -231,7 +246,9 @@ class Trainer:
         previous = _catch_sigterm(self)
         try:
             while not schedule.done(state.step, state.elapsed / 60):
-                on_step(self.step())
+                row = self.step()
+                if self.rank == 0:
+                    on_step(row)
                 now = time.monotonic()
                 every = self.settings.eval_steps
                 if state.step % every == 0 if every else now - last_eval > self.settings.eval_minutes * 60:

@@ -1,6 +1,6 @@
 """Starting a run from another bundle: its adapter and control tokens are kept, the catalogue's ID rows are made anew.
 
-Knows nothing of data or schedules.
+Where the catalogue is the bundle's own, the ID rows are kept as well: the run goes on where that one ended. Knows nothing of data or schedules.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gcrs.toolkit.errors import DataError, UsageError
-from gcrs.toolkit.model.adapter import ROWS_SUFFIX, AdapterShape, read_adapter
+from gcrs.toolkit.model.adapter import PREFIX, ROWS_SUFFIX, AdapterShape, read_adapter
 
 if TYPE_CHECKING:
+    from gcrs.toolkit.ids.codebook import Codebook
     from gcrs.toolkit.model.base import Base
     from gcrs.toolkit.model.tokens import TokenSpace
 
@@ -46,13 +47,17 @@ class WarmStart:
         """The bundle's hash."""
         return self.bundle.hash
 
-    def control_rows(self, rows: torch.Tensor, tokens: TokenSpace) -> torch.Tensor:
-        """`rows` (fp32 [new tokens, dim]) with the bundle's rows in place of those of control tokens."""
-        held = next(value for name, value in self.state.items() if name.endswith(ROWS_SUFFIX)).float()
+    def kept_rows(self, module: str, rows: torch.Tensor, tokens: TokenSpace, book: Codebook) -> torch.Tensor:
+        """`rows` (fp32 [new tokens, dim]) of a module with the bundle's rows in place of those of control tokens.
+
+        Those of the codes are kept too when `book` gives the same items the same semantic IDs: they mean the same.
+        """
+        held = self.state[f"{PREFIX}{module}.{ROWS_SUFFIX}"].float()
         old = {token: n for n, token in enumerate(self.bundle.tokens.new_tokens)}
         out = rows.clone()
-        codes = sum(tokens.codes)
-        for n, token in enumerate(tokens.new_tokens[: len(tokens.new_tokens) - codes]):
+        same = book.codes == self.bundle.book.codes and book.ids == self.bundle.book.ids
+        kept = len(tokens.new_tokens) - (0 if same else sum(tokens.codes))
+        for n, token in enumerate(tokens.new_tokens[:kept]):
             if token in old:
                 out[n] = held[old[token]]
         return out
