@@ -1,6 +1,7 @@
 """Starting a run from another bundle: its adapter and control tokens are kept, the catalogue's ID rows are made anew.
 
-Where the catalogue is the bundle's own, the ID rows are kept as well: the run goes on where that one ended. Knows nothing of data or schedules.
+Where the catalogue is the bundle's own, the ID rows are kept as well: the run goes on where that one ended. Knows
+nothing of data or schedules.
 """
 
 from __future__ import annotations
