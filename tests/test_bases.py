@@ -116,10 +116,13 @@ def test_a_family_keeps_the_whole_contract(name: str, data: dict[str, Path], tmp
 
 
 @pytest.mark.parametrize("family", ["smollm2", "llama-3", "llama-2"])
-def test_a_gguf_file_is_a_base(family: str, data: dict[str, Path], tmp_path: Path) -> None:
+def test_a_gguf_file_is_a_base(
+    family: str, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tied or not: the same logits as the directory it was made of, and a bundle."""
     from dataclasses import replace
 
+    monkeypatch.setenv("GCRS_CACHE", str(tmp_path / "cache"))  # a person's own cache takes no toys
     base = write_base(replace(FAMILIES[family], shard="1GB"), tmp_path / "base")
     file = write_gguf(base, tmp_path / "tiny.gguf")
     ours, theirs = load_model(find_base(str(file)), torch.float32), load_model(find_base(str(base)), torch.float32)

@@ -271,6 +271,8 @@ def test_schedule_warms_up_holds_and_decays() -> None:
     assert schedule.factor(0, 0) == 0.1 and schedule.factor(50, 0) == 1 and schedule.factor(90, 0) == pytest.approx(0.5)
     assert not schedule.done(99, 0) and schedule.done(100, 0) and schedule.decaying(80, 0)
     timed = Schedule(steps=None, minutes=10, warmup=1, decay=0.5)
+    slow = Schedule(steps=None, minutes=10, warmup=20, decay=0.5)  # 20 steps may be more than the minutes hold
+    assert slow.factor(0, 0.0) == 0.05 and slow.factor(3, 0.25) == pytest.approx(0.5) and slow.factor(6, 0.5) == 1
     assert timed.factor(7, 2.0) == 1 and timed.factor(7, 7.5) == pytest.approx(0.5) and timed.done(7, 10.1)
 
 
