@@ -50,9 +50,14 @@ class BatchPlan:
         return epoch, batches[step]
 
     @property
+    def first_epoch(self) -> list[np.ndarray]:
+        """The batches of the first epoch, each as indices of sequences."""
+        return self._epoch(0)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches in the first epoch (later ones differ by a few)."""
-        return len(self._epoch(0))
+        return len(self.first_epoch)
 
 
 def pieces(ordered: np.ndarray, lengths: np.ndarray, most_tokens: int | None) -> list[np.ndarray]:
