@@ -82,6 +82,7 @@ class Outlook:
     free: int | None
     held: int | None
     assumed: bool = False  # whether the work is a guess, because there was no data
+    absent: bool = False  # whether the device is not here: memory can be forecast, time cannot
 
     @classmethod
     def of(
@@ -102,8 +103,10 @@ class Outlook:
         free, held = free_memory(config.device), held_memory()
         if free is not None and not config.device.startswith("cuda"):
             free //= processes  # they share the machine's
-        return cls(config, settings, work or assumed_work(config), new_rows, validates,
-                   pick_dtype(config.device) == torch.bfloat16, free, held, work is None)  # fmt: skip
+        absent = config.device.startswith("cuda") and not torch.cuda.is_available()
+        bf16 = absent or pick_dtype(config.device) == torch.bfloat16
+        return cls(config, settings, work or assumed_work(config), new_rows, validates, bf16, free, held,
+                   work is None, absent)  # fmt: skip
 
     @cached_property
     def shape(self) -> Shape:
@@ -146,8 +149,13 @@ class Outlook:
     def steps(self) -> int | None:
         """Steps of the whole run; None where neither a budget nor data says."""
         if self.config.max_minutes is not None:
-            return max(1, round(self.config.max_minutes * 60 / self.step_seconds))
+            return None if not self.timed else max(1, round(self.config.max_minutes * 60 / self.step_seconds))
         return self.config.steps
+
+    @property
+    def timed(self) -> bool:
+        """Whether this machine can be measured: the device is here and its memory suffices."""
+        return not self.absent and self.fits is not False
 
     @property
     def disk(self) -> dict[str, int]:
@@ -156,8 +164,8 @@ class Outlook:
     def sentence(self) -> str:
         """What it needs against what is free."""
         parts = ", ".join(f"{name} {size / GB:.2f}" for name, size in self.parts.items() if size > 0.005 * self.needed)
-        free = "unknown" if self.free is None else f"{self.free / GB:.1f} GB"
-        return f"{self.needed / GB:.1f} GB of memory ({parts}) on {self.config.device}, where {free} is free"
+        free = "" if self.free is None else f", where {self.free / GB:.1f} GB are free"
+        return f"{self.needed / GB:.1f} GB of memory ({parts}) on {self.config.device}{free}"
 
     def check(self) -> str | None:
         """A warning when it does not fit; UsageError (exit 2) instead where memory_check is "stop"."""
@@ -171,9 +179,10 @@ class Outlook:
     def expected(self) -> dict[str, Any]:
         """What a report compares with what came: minutes of training, tokens a second, peak memory."""
         steps = self.steps
+        seconds = self.step_seconds if self.timed else None
         return {
-            "minutes": None if steps is None else round(steps * self.step_seconds / 60, 2),
-            "tokens_per_second": round(self.work.tokens / self.step_seconds, 1),
+            "minutes": None if steps is None or seconds is None else round(steps * seconds / 60, 2),
+            "tokens_per_second": None if seconds is None else round(self.work.tokens / seconds, 1),
             "memory_gb": round(self.peak / GB, 3),
         }
 
@@ -190,7 +199,7 @@ class Outlook:
             "fits": self.fits,
             "steps": steps,
             "tokens": None if steps is None else round(steps * self.work.tokens),
-            "step_seconds": round(self.step_seconds, 4),
+            "step_seconds": round(self.step_seconds, 4) if self.timed else None,
             **self.expected(),
             "disk": self.disk,
         }
