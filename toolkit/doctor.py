@@ -152,9 +152,7 @@ def foresee(config: FinetuneConfig, *, data: bool, progress: Progress | None = N
         progress(0, 0, "reading and making dialogues")
     found = training_data(config, prepared, tokens)
     config = fitted(config, found)
-    return Outlook.of(
-        config, settings, work_of(config, found.phases), len(tokens.new_ids), validates=bool(found.valid)
-    )
+    return Outlook.of(config, settings, work_of(config, found.phases), len(tokens.new_ids), validates=bool(found.valid))
 
 
 def missing(config: FinetuneConfig, outlook: Outlook | None) -> list[Check]:
@@ -217,7 +215,9 @@ def forecast_checks(outlook: Outlook) -> Iterator[Check]:
     budget = "no budget: pass --steps, --max-minutes, or the data" if steps is None else (
         f"{told['minutes']:,.1f} minutes for {steps:,} steps, {steps * work.tokens / 1e6:,.2f} M tokens"
     )  # fmt: skip
-    yield Check("time", f"{budget}; {told['tokens_per_second']:,.0f} tokens/s, measured just now; validation not counted")
+    yield Check(
+        "time", f"{budget}; {told['tokens_per_second']:,.0f} tokens/s, measured just now; validation not counted"
+    )
     disk = outlook.disk
     place = next(path for path in (config.out.absolute(), *config.out.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free

@@ -64,7 +64,9 @@ def typed(
         try:
             out[name] = _as(hints[name], value, ranges.get(name))
         except ValueError as expected:
-            raise error(f"{where + ':' if where else 'Setting'} {name} is {_shown(value)}, expected {expected}.") from None
+            raise error(
+                f"{where + ':' if where else 'Setting'} {name} is {_shown(value)}, expected {expected}."
+            ) from None
     return out
 
 

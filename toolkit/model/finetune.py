@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gcrs.toolkit.errors import DataError
 from gcrs.toolkit.files import sha256_file, sha256_json
 from gcrs.toolkit.model.finetune_config import FinetuneConfig
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from gcrs.toolkit.dialogue.turns import Dialogue
-    from gcrs.toolkit.ids.codebook import Codebook
     from gcrs.toolkit.model.adapter import AdapterShape
     from gcrs.toolkit.model.tokens import TokenSpace
     from gcrs.toolkit.model.training_data import TrainingData
@@ -80,27 +77,6 @@ def _adapter_tensors(
     return out
 
 
-def validation_metrics(
-    model: PreTrainedModel, tokens: TokenSpace, book: Codebook, dialogues: Sequence[Dialogue], limit: int
-) -> dict[str, float]:
-    """recall@10, @1, @50 over the first `limit` replies with items: forced mode, repeats counted."""
-    from gcrs.toolkit.dialogue.encode import encode_prompt
-    from gcrs.toolkit.eval.cases import contexts
-    from gcrs.toolkit.eval.metrics import rank_of
-    from gcrs.toolkit.model.engine import Engine
-
-    engine = Engine(model, tokens, book)
-    ranks: list[int] = []
-    for n, context in enumerate(contexts(dialogues)):
-        if n >= limit:
-            break
-        prompt = [*encode_prompt(context.dialogue, tokens, book), tokens.rec][-1024:]
-        ranking = [scored.item_id for scored in engine.targets(prompt, k=50)]
-        ranks.extend(rank_of(gold, ranking) for gold in context.gold)
-    engine.close()
-    return {f"recall@{k}": round(sum(0 < r <= k for r in ranks) / max(1, len(ranks)), 4) for k in (10, 1, 50)}
-
-
 def fitted(config: FinetuneConfig, data: TrainingData) -> FinetuneConfig:
     """The config with what it leaves open decided by what there is to learn: start, batch and budget."""
     from gcrs.toolkit.model.base import DEFAULT_BASE
@@ -144,6 +120,7 @@ def finetune(
     from gcrs.toolkit.model.tokens import TokenSpace
     from gcrs.toolkit.model.trainer import RunSettings, Trainer
     from gcrs.toolkit.model.training_data import training_data
+    from gcrs.toolkit.model.validation import validation_metrics
     from gcrs.toolkit.model.warm_start import NONE, WarmStart, shape_of
     from gcrs.toolkit.prepared import PreparedCatalog
 

@@ -13,7 +13,6 @@ from gcrs.toolkit.errors import UsageError
 from gcrs.toolkit.model.base import DEFAULT_BASE
 from gcrs.toolkit.typed_settings import Range, typed
 
-
 COUNT, SOME, RATE = Range(1), Range(0, least_open=True), Range(0)
 RANGES = {
     **dict.fromkeys(("rank", "alpha", "batch_tokens", "batch_sequences", "micro_tokens", "max_length"), COUNT),

@@ -111,10 +111,7 @@ def memory_parts(
     parts["adapter"] = 4 * trained if lora else 0
     parts["optimizer"] = ADAM * trained
     kept = _kept_by_layer(shape, config)
-    if config.recompute:
-        passed = shape.layers * shape.width * each + kept
-    else:
-        passed = shape.layers * kept
+    passed = kept + shape.layers * shape.width * each if config.recompute else shape.layers * kept
     casts = 0 if each == 2 else 2 * shape.linear  # autocast's bf16 copies of fp32 weights
     merged = 3 * table if lora else 0  # PEFT's rows in place, for embedding and head, and their gradient
     parts["activations"] = work.at_once * passed + casts

@@ -115,9 +115,7 @@ class Outlook:
     @cached_property
     def parts(self) -> dict[str, int]:
         """Bytes of memory by part, beside the running program."""
-        return memory_parts(
-            self.shape, self.config, self.work, self.new_rows, bf16=self.bf16, validates=self.validates
-        )
+        return memory_parts(self.shape, self.config, self.work, self.new_rows, bf16=self.bf16, validates=self.validates)
 
     @property
     def needed(self) -> int:

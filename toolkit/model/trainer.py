@@ -147,7 +147,7 @@ class Trainer:
         return True
 
     def _batch(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """(ids, loss weights), each [sequences, longest], of what is forwarded at once; together this process's part."""
+        """(ids, loss weights), each [sequences, longest], of each pass; together this process's part."""
         epoch, rows = self.plans[self.state.phase].at(self.state.step - self.state.phase_start)
         rows, counts = own_share(rows, self.rank, self.world)
         micro = self.settings.micro_tokens
