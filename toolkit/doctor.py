@@ -119,7 +119,8 @@ def run_config(values: Mapping[str, Any]) -> FinetuneConfig:
     """A fine-tuning config from settings that may lack the catalogue and the place of the bundle."""
     from gcrs.toolkit.model.finetune_config import FinetuneConfig
 
-    return FinetuneConfig.from_mapping({"catalog": ".", "out": "bundle"} | dict(values))
+    there = {"dialogues": "dialogues"} if "catalog" not in values else {}  # no data is read then
+    return FinetuneConfig.from_mapping({"catalog": ".", "out": "bundle"} | there | dict(values))
 
 
 def foresee(config: FinetuneConfig, *, data: bool, progress: Progress | None = None) -> Outlook:

@@ -83,11 +83,13 @@ def fitted(config: FinetuneConfig, data: TrainingData) -> FinetuneConfig:
     from gcrs.toolkit.model.training_data import FEW
 
     few = data.counts["dialogues read"] < FEW
-    batch = config.batch_tokens or (512 if few else 2048)
+    batch = None if config.batch_sequences else config.batch_tokens or (512 if few else 2048)
     start = config.warm_start or ("movies" if few and config.base == DEFAULT_BASE else "none")
     steps = config.steps
     if steps is None and config.max_minutes is None:  # one pass over the last phase, within bounds
-        steps = min(MOST_STEPS, max(LEAST_STEPS, data.phases[-1].corpus.ids.size // batch))
+        corpus = data.phases[-1].corpus
+        epoch = corpus.ids.size // batch if batch else len(corpus) // (config.batch_sequences or 1)
+        steps = min(MOST_STEPS, max(LEAST_STEPS, epoch))
     return replace(config, batch_tokens=batch, warm_start=start, steps=steps)
 
 
