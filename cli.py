@@ -57,6 +57,15 @@ ChromaFlag = Annotated[
     str | None, typer.Option("--chroma-url", metavar="URL", help="A Chroma server for the facts; default: embedded.")
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout (docs/cli.md).")]
+ConfigFlag = Annotated[
+    str | None, typer.Option("--config", metavar="YAML|NAME", help="Settings, or a recipe's name; flags win over it.")
+]
+MethodFlag = Annotated[Literal["lora", "full"] | None, typer.Option(help="Adapters, or all linear layers.")]
+StepsFlag = Annotated[int | None, typer.Option(metavar="N", help="Budget in steps: equal bytes for equal runs.")]
+MinutesFlag = Annotated[float | None, typer.Option(metavar="M", help="Budget in minutes.")]
+SettingsFlag = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting; repeatable.")
+]
 SeedFlag = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 
 
@@ -433,6 +442,24 @@ def _report_lines(report: Mapping[str, Any], indent: str = "") -> Iterator[str]:
             yield f"{indent}{name}: {value}"
 
 
+def _settings(config: str | None, assignments: list[str] | None, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Fine-tuning settings: the recipe's, then --set, then flags; a budget replaces an earlier one."""
+    from gcrs.toolkit.settings import parse_assignments
+
+    values: dict[str, Any] = {}
+    if config:
+        from gcrs.toolkit.model.recipes import read_recipe
+
+        values = read_recipe(config)
+    flagged = {name: value for name, value in flags.items() if value is not None}
+    for given in (parse_assignments(assignments or []), flagged):
+        for one, other in (("steps", "max_minutes"), ("max_minutes", "steps")):
+            if one in given and other not in given:
+                values.pop(other, None)
+        values |= given
+    return values
+
+
 @app.command()
 def finetune(
     catalog: Annotated[Path | None, typer.Option(metavar="DIR", help="Directory of `gcrs catalog build`.")] = None,
@@ -445,39 +472,32 @@ def finetune(
     ] = None,
     noun: Annotated[str | None, typer.Option(metavar="WORDS", help="What one item is called: 'board game'.")] = None,
     base: Annotated[str | None, typer.Option(metavar="MODEL", help="Pinned name, directory, GGUF or hub id.")] = None,
-    config: Annotated[Path | None, typer.Option(metavar="YAML", help="Settings; flags win over it.")] = None,
-    method: Annotated[Literal["lora", "full"] | None, typer.Option(help="Adapters, or all linear layers.")] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Budget in steps: equal bytes for equal runs.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(metavar="M", help="Budget in minutes.")] = None,
+    config: ConfigFlag = None,
+    method: MethodFlag = None,
+    steps: StepsFlag = None,
+    max_minutes: MinutesFlag = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     device: Annotated[str | None, typer.Option(metavar="cpu|cuda", help="Where to train.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting; repeatable."),
-    ] = None,
+    settings: SettingsFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Teach a model a catalogue, and dialogues if there are any."""
     from gcrs.toolkit.model.finetune import finetune as run
     from gcrs.toolkit.model.finetune_config import FinetuneConfig
-    from gcrs.toolkit.settings import parse_assignments, read_settings
 
-    values = (read_settings(config) if config else {}) | parse_assignments(settings or [])
     flags = {
         "catalog": catalog, "dialogues": dialogues or None, "valid": valid, "out": out, "base": base, "method": method,
         "steps": steps, "max_minutes": max_minutes, "device": device, "seed": seed,
         "warm_start": warm_start, "noun": noun,
     }  # fmt: skip
-    values |= {name: value for name, value in flags.items() if value is not None}
-    if steps is not None or max_minutes is not None:  # a budget on the command line replaces the file's
-        values = {k: v for k, v in values.items() if k not in ("steps", "max_minutes") or flags[k] is not None}
+    values = _settings(config, settings, flags)
     for name in ("catalog", "out"):
         if not values.get(name):
             raise UsageError(f"--{name} is missing.", hint="Pass it, or name it in --config. See: gcrs finetune --help")
     chosen = FinetuneConfig.from_mapping(values)
     with _progress() as progress:
-        report = run(chosen, resume=resume, progress=progress)
+        report = run(chosen, resume=resume, progress=progress, warn=_say)
     if not report.get("main", True):  # another process of the same run says it
         return
     if as_json:
@@ -649,58 +669,35 @@ def _read_dialogue(source: str) -> Dialogue:
 @app.command()
 def doctor(
     bundle: BundleFlag = "movies",
+    config: ConfigFlag = None,
+    catalog: Annotated[Path | None, typer.Option(metavar="DIR", help="Forecast with this catalogue.")] = None,
+    dialogues: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="And these; repeatable.")] = None,
+    base: Annotated[str | None, typer.Option(metavar="MODEL", help="Forecast for this base.")] = None,
+    method: MethodFlag = None,
+    steps: StepsFlag = None,
+    max_minutes: MinutesFlag = None,
+    device: Annotated[str | None, typer.Option(metavar="cpu|cuda", help="Forecast for this device.")] = None,
+    settings: SettingsFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Look after versions, caches, weights and a bundle."""
-    checks = list(_examine(bundle))
-    failed = [check for check in checks if check["exit_code"]]
+    """Look after this machine; forecast a fine-tuning run."""
+    from gcrs.toolkit.doctor import examine, forecast
+
+    flags = {
+        "catalog": catalog, "dialogues": dialogues or None, "base": base, "method": method, "steps": steps,
+        "max_minutes": max_minutes, "device": device,
+    }  # fmt: skip
+    values = _settings(config, settings, flags)
+    checks = list(examine(bundle))
+    with _progress() as progress:
+        told, numbers = forecast(values, progress)
+    checks += told
+    failed = [check for check in checks if check.exit_code]
     if as_json:
-        _print_json({"ok": not failed, "checks": checks})
+        found = [{"name": check.name, "found": check.found, "exit_code": check.exit_code} for check in checks]
+        _print_json({"ok": not failed, "checks": found, "forecast": numbers})
     else:
         for check in checks:
-            print(f"{'ok  ' if not check['exit_code'] else 'FAIL'} {check['name']}: {check['found']}")
+            print(f"{'ok  ' if not check.exit_code else 'FAIL'} {check.name}: {check.found}")
     if failed:
-        raise typer.Exit(max(check["exit_code"] for check in failed))
-
-
-def _examine(bundle: str) -> Iterator[dict[str, Any]]:
-    """One entry a check: name, what was found, the exit code that it stands for."""
-    import platform
-    import shutil
-    from importlib import metadata
-
-    from gcrs import __version__
-    from gcrs.toolkit.files import cache_dir
-
-    def entry(name: str, found: str, code: int = 0) -> dict[str, Any]:
-        return {"name": name, "found": found, "exit_code": code}
-
-    yield entry("gcrs", f"{__version__} on Python {platform.python_version()}, {os.cpu_count()} cores")
-    for package in ("torch", "transformers", "outlines", "dspy", "chromadb"):
-        try:
-            yield entry(package, metadata.version(package))
-        except metadata.PackageNotFoundError:
-            yield entry(package, "not installed; run: make install", 1)
-    cache = cache_dir()
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(cache).free / 1e9
-        writable = os.access(cache, os.W_OK)
-        yield entry("cache", f"{cache}, {free:.1f} GB free{'' if writable else ', not writable'}", 0 if writable else 1)
-    except OSError as error:
-        yield entry("cache", f"{cache}: {error.strerror}", 1)
-    from gcrs.toolkit.weights import PINNED, fetch
-
-    os.environ["GCRS_OFFLINE"] = "1"  # look, do not fetch
-    for name in PINNED:
-        try:
-            yield entry(f"weights {name}", f"{fetch(name)}, SHA-256 as pinned")
-        except GcrsError as error:
-            yield entry(f"weights {name}", f"{error.message} They are fetched at first use.", error.exit_code)
-    from gcrs.toolkit.model.bundle import Bundle
-
-    try:
-        loaded = Bundle.load(bundle)
-        yield entry(f"bundle {bundle}", f"{len(loaded.catalog)} items, hash {loaded.hash[:12]}")
-    except GcrsError as error:
-        yield entry(f"bundle {bundle}", str(error), error.exit_code)
+        raise typer.Exit(max(check.exit_code for check in failed))

@@ -236,7 +236,7 @@ def test_another_run_in_the_same_place_is_refused(parts: dict[str, Any], finishe
 
 def test_config_errors_name_the_setting() -> None:
     base = {"catalog": "c", "dialogues": "d", "out": "o"}
-    for extra, word in [({"steps": 1, "max_minutes": 1}, "budget"), ({"steps": 0}, "--steps"),
+    for extra, word in [({"steps": 1, "max_minutes": 1}, "budget"), ({"steps": 0}, "steps is 0"),
                         ({"steps": 1, "rnak": 2}, "rnak"), ({"steps": 1, "rank": "big"}, "rank"),
                         ({"steps": 1, "item_share": 2}, "item_share"), ({"steps": 1.5}, "steps")]:  # fmt: skip
         with pytest.raises(UsageError, match=word):

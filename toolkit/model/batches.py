@@ -12,11 +12,18 @@ import numpy as np
 
 
 class BatchPlan:
-    """Bucketed batches of at most `batch_tokens` padded tokens (always at least one sequence)."""
+    """Bucketed batches of at most `batch_tokens` padded tokens (always at least one sequence).
 
-    def __init__(self, lengths: Sequence[int] | np.ndarray, batch_tokens: int, seed: int) -> None:
+    With `sequences` a batch is so many sequences drawn at random instead, whatever their lengths, shortest first; the
+    last batch of an epoch is what is left.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int] | np.ndarray, batch_tokens: int, seed: int, sequences: int | None = None
+    ) -> None:
         self.lengths = np.asarray(lengths)
         self.batch_tokens = batch_tokens
+        self.sequences = sequences
         self.seed = seed
         self._epoch = lru_cache(maxsize=2)(self._plan)
 
@@ -24,14 +31,14 @@ class BatchPlan:
         rng = np.random.default_rng([self.seed, 1, epoch])
         order = rng.permutation(len(self.lengths))
         batches: list[np.ndarray] = []
+        if self.sequences is not None:
+            for start in range(0, len(order), self.sequences):
+                batch = order[start : start + self.sequences]
+                batches.append(batch[np.argsort(self.lengths[batch], kind="stable")])
+            return batches
         for chunk in np.array_split(order, max(1, len(order) // 512)):
             ordered = chunk[np.argsort(self.lengths[chunk], kind="stable")]
-            start = 0
-            for n in range(1, len(ordered) + 1):
-                full = n == len(ordered) or self.lengths[ordered[n]] * (n + 1 - start) > self.batch_tokens
-                if full:
-                    batches.append(ordered[start:n])
-                    start = n
+            batches.extend(pieces(ordered, self.lengths, self.batch_tokens))
         return [batches[n] for n in rng.permutation(len(batches))]
 
     def at(self, step: int) -> tuple[int, np.ndarray]:
@@ -43,9 +50,26 @@ class BatchPlan:
         return epoch, batches[step]
 
     @property
+    def first_epoch(self) -> list[np.ndarray]:
+        """The batches of the first epoch, each as indices of sequences."""
+        return self._epoch(0)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches in the first epoch (later ones differ by a few)."""
-        return len(self._epoch(0))
+        return len(self.first_epoch)
+
+
+def pieces(ordered: np.ndarray, lengths: np.ndarray, most_tokens: int | None) -> list[np.ndarray]:
+    """Runs of `ordered` (sequences, shortest first) of at most `most_tokens` padded tokens, or all of it for None."""
+    if most_tokens is None:
+        return [ordered]
+    out, start = [], 0
+    for n in range(1, len(ordered) + 1):
+        if n == len(ordered) or lengths[ordered[n]] * (n + 1 - start) > most_tokens:
+            out.append(ordered[start:n])
+            start = n
+    return out
 
 
 def pad_right(rows: Sequence[np.ndarray], fill: int) -> np.ndarray:

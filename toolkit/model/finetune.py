@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gcrs.toolkit.errors import DataError, UsageError
-from gcrs.toolkit.files import atomic_write, sha256_file, sha256_json
+from gcrs.toolkit.files import sha256_file, sha256_json
 from gcrs.toolkit.model.finetune_config import FinetuneConfig
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from gcrs.toolkit.dialogue.turns import Dialogue
-    from gcrs.toolkit.ids.codebook import Codebook
     from gcrs.toolkit.model.adapter import AdapterShape
     from gcrs.toolkit.model.tokens import TokenSpace
     from gcrs.toolkit.model.training_data import TrainingData
@@ -80,59 +77,52 @@ def _adapter_tensors(
     return out
 
 
-def validation_metrics(
-    model: PreTrainedModel, tokens: TokenSpace, book: Codebook, dialogues: Sequence[Dialogue], limit: int
-) -> dict[str, float]:
-    """recall@10, @1, @50 over the first `limit` replies with items: forced mode, repeats counted."""
-    from gcrs.toolkit.dialogue.encode import encode_prompt
-    from gcrs.toolkit.eval.cases import contexts
-    from gcrs.toolkit.eval.metrics import rank_of
-    from gcrs.toolkit.model.engine import Engine
-
-    engine = Engine(model, tokens, book)
-    ranks: list[int] = []
-    for n, context in enumerate(contexts(dialogues)):
-        if n >= limit:
-            break
-        prompt = [*encode_prompt(context.dialogue, tokens, book), tokens.rec][-1024:]
-        ranking = [scored.item_id for scored in engine.targets(prompt, k=50)]
-        ranks.extend(rank_of(gold, ranking) for gold in context.gold)
-    engine.close()
-    return {f"recall@{k}": round(sum(0 < r <= k for r in ranks) / max(1, len(ranks)), 4) for k in (10, 1, 50)}
-
-
 def fitted(config: FinetuneConfig, data: TrainingData) -> FinetuneConfig:
     """The config with what it leaves open decided by what there is to learn: start, batch and budget."""
     from gcrs.toolkit.model.base import DEFAULT_BASE
     from gcrs.toolkit.model.training_data import FEW
 
     few = data.counts["dialogues read"] < FEW
-    batch = config.batch_tokens or (512 if few else 2048)
+    batch = None if config.batch_sequences else config.batch_tokens or (512 if few else 2048)
     start = config.warm_start or ("movies" if few and config.base == DEFAULT_BASE else "none")
     steps = config.steps
     if steps is None and config.max_minutes is None:  # one pass over the last phase, within bounds
-        steps = min(MOST_STEPS, max(LEAST_STEPS, data.phases[-1].corpus.ids.size // batch))
+        corpus = data.phases[-1].corpus
+        epoch = corpus.ids.size // batch if batch else len(corpus) // (config.batch_sequences or 1)
+        steps = min(MOST_STEPS, max(LEAST_STEPS, epoch))
     return replace(config, batch_tokens=batch, warm_start=start, steps=steps)
 
 
-def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+def finetune(
+    config: FinetuneConfig,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
     """Fine-tune and write the bundle; returns a report.
 
     Checkpoints, the resolved config and the metrics log go to `OUT.run`. Raises DataError on broken inputs, UsageError
-    when `OUT.run` holds a different run. A SIGTERM writes a checkpoint and returns a report with "finished": false.
+    when `OUT.run` holds a different run or the memory forecast does not fit (`memory_check`; `warn` gets the sentence
+    when it only warns). A SIGTERM writes a checkpoint and returns a report with "finished": false.
     """
     import torch
 
     from gcrs.toolkit.model.adapter import apply_adapter, attach, linear_names, row_modules
-    from gcrs.toolkit.model.base import find_base, load_model
+    from gcrs.toolkit.model.base import find_base, load_model, text_settings
     from gcrs.toolkit.model.bundle import write_bundle
     from gcrs.toolkit.model.device import pick_dtype
+    from gcrs.toolkit.model.machine import forget_peak, peak_memory
+    from gcrs.toolkit.model.outlook import CONTROLS, GB, Outlook, refuse_early, work_of
+    from gcrs.toolkit.model.probe import recompute
     from gcrs.toolkit.model.processes import join
     from gcrs.toolkit.model.rows import initial_rows
+    from gcrs.toolkit.model.run_directory import claim, trim_log
     from gcrs.toolkit.model.schedule import Schedule
     from gcrs.toolkit.model.tokens import TokenSpace
     from gcrs.toolkit.model.trainer import RunSettings, Trainer
     from gcrs.toolkit.model.training_data import training_data
+    from gcrs.toolkit.model.validation import validation_metrics
     from gcrs.toolkit.model.warm_start import NONE, WarmStart, shape_of
     from gcrs.toolkit.prepared import PreparedCatalog
 
@@ -143,6 +133,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
     tell = progress or (lambda done, total, what: None)
     prepared = PreparedCatalog.load(config.catalog)
     book = prepared.book
+    refuse_early(config, CONTROLS + sum(book.codes))
     with process.main_process_first():  # one of them fetches and converts
         base = find_base(config.base, progress)
     tokens = TokenSpace(base.tokenizer_json, base.rows, book.codes)
@@ -150,10 +141,17 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
     data = training_data(config, prepared, tokens)
     config = fitted(config, data)
     warm = WarmStart(config.warm_start, base) if config.warm_start not in (None, NONE) else None
+    work, world = work_of(config, data.phases, process.num_processes), process.num_processes
+    outlook = Outlook.of(config, text_settings(base.directory), work, len(tokens.new_ids), validates=bool(data.valid),
+                         processes=world)  # fmt: skip
+    if (warning := outlook.check()) and warn is not None and process.is_main_process:
+        warn(warning)
+    tell(0, 0, "measuring how fast this machine is")
+    expected = outlook.expected()
 
     run_dir = config.out.with_name(config.out.name + ".run")
     hashes = {str(path.name): sha256_file(path) for path in (*config.dialogues, *config.extra_items)}
-    same = config.resolved() | {
+    same = config.deciding() | {
         "out": "",
         "catalog": prepared.hash,
         "data": hashes,
@@ -165,9 +163,10 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
         free |= {"threads", "max_minutes"}
     fingerprint = sha256_json({key: value for key, value in same.items() if key not in free})
     if process.is_main_process:
-        _claim(run_dir, fingerprint, config, resume)
+        claim(run_dir, fingerprint, config, resume)
     process.wait_for_everyone()
 
+    forget_peak(config.device)
     dtype = pick_dtype(config.device)
     model: Any = load_model(base, dtype if config.method == "lora" else torch.float32, rows=tokens.size,
                             quantize=config.quantize, device=str(process.device))  # fmt: skip
@@ -185,6 +184,8 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
     trained: Any = attach(model, tokens.new_ids, shape, config.seed) if config.method == "lora" else model
     if warm is not None:
         warm.adapter_into(trained) if config.method == "lora" else warm.merge_into(trained)
+    if config.recompute:
+        recompute(trained)
     groups, named = _trainable(trained, config, tokens)
 
     best = run_dir / "best"
@@ -204,6 +205,8 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
     settings = RunSettings(
         schedule=Schedule(config.steps, config.max_minutes, config.warmup, config.decay),
         batch_tokens=config.batch_tokens or 2048,
+        batch_sequences=config.batch_sequences,
+        micro_tokens=config.micro_tokens,
         seed=config.seed,
         rec_id=tokens.rec,
         span=book.levels + 2,
@@ -217,8 +220,16 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
     resumed = resume and trainer.resume()
     log_path = run_dir / "metrics.jsonl"
     if process.is_main_process:
-        _trim_log(log_path, trainer.state.step)
+        trim_log(log_path, trainer.state.step)
     began = time.monotonic()
+
+    def measured() -> dict[str, float | None]:
+        state, peak = trainer.state, peak_memory(config.device)
+        return {
+            "minutes": round(state.elapsed / 60, 2),
+            "tokens_per_second": round(state.tokens / max(state.elapsed, 1e-9) / world, 1),
+            "memory_gb": None if peak is None else round(peak / GB, 3),
+        }
 
     def write(directory: Path, finished: bool) -> str:
         state = trainer.state
@@ -227,6 +238,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
             "steps": state.step, "tokens": state.tokens, "minutes": round(state.elapsed / 60, 2),
             "decay_start": state.decay_start, "validation": state.log, "best": state.best,
             "validated_on": data.valid_kind, "popularity": data.baseline, "warm_start": warm.hash if warm else None,
+            "forecast": expected, "measured": measured(),
         }  # fmt: skip
         tensors = {
             k: v.to(torch.bfloat16) for k, v in _adapter_tensors(trained, config.method, shape, tokens, start).items()
@@ -270,6 +282,8 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
         "tokens": trainer.state.tokens,
         "minutes": round(trainer.state.elapsed / 60, 2),
         "session_minutes": round((time.monotonic() - began) / 60, 2),
+        "forecast": expected,
+        "measured": measured(),
         "validated_on": data.valid_kind,
         "popularity": data.baseline,
         "validation": trainer.state.log,
@@ -277,37 +291,5 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, progress: Progress
     }
 
 
-def _trim_log(path: Path, step: int) -> None:
-    """Drop what a killed session logged after its last checkpoint: those steps are taken again."""
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines()[:step]
-        with atomic_write(path) as handle:
-            handle.writelines(f"{line}\n" for line in lines)
-
-
 def _discard(_: object) -> None:
     """Turn a value into nothing."""
-
-
-def _claim(run_dir: Path, fingerprint: str, config: FinetuneConfig, resume: bool) -> None:
-    """Make the run directory ours, or refuse one that holds another run's checkpoint."""
-    from gcrs.toolkit.model.checkpoint import latest_checkpoint
-
-    mark = run_dir / "run.json"
-    if mark.is_file():
-        try:
-            held = json.loads(mark.read_text(encoding="utf-8")).get("fingerprint")
-        except ValueError:
-            held = None
-        begun = latest_checkpoint(run_dir / "checkpoints") is not None  # else it never got anywhere
-        if begun and not resume:
-            raise UsageError(f"{run_dir} holds an earlier run.", hint="Pass --resume to go on with it, or remove it.")
-        if begun and held != fingerprint:
-            raise UsageError(
-                f"{run_dir} holds a run with other settings or data.",
-                hint="Repeat its settings, or choose another --out.",
-            )
-    elif resume and run_dir.exists() and any(run_dir.iterdir()):
-        raise DataError(f"{run_dir} has no run.json: it is no run of gcrs.", hint="Choose another --out.")
-    with atomic_write(mark) as handle:
-        json.dump({"fingerprint": fingerprint, "config": config.resolved()}, handle, indent=1)

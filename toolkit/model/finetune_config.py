@@ -5,12 +5,24 @@ Knows nothing of how a run is carried out.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from gcrs.toolkit.errors import UsageError
 from gcrs.toolkit.model.base import DEFAULT_BASE
+from gcrs.toolkit.typed_settings import Range, typed
+
+COUNT, SOME, RATE = Range(1), Range(0, least_open=True), Range(0)
+RANGES = {
+    **dict.fromkeys(("rank", "alpha", "batch_tokens", "batch_sequences", "micro_tokens", "max_length"), COUNT),
+    **dict.fromkeys(("steps", "threads", "eval_limit", "save_steps"), COUNT),
+    **dict.fromkeys(("max_minutes", "eval_minutes", "save_minutes"), SOME),
+    **dict.fromkeys(("lr", "id_lr", "warmup", "made", "seed"), RATE),
+    **dict.fromkeys((f"{part}_weight" for part in ("intent", "target", "text", "mention", "user_item")), RATE),
+    **dict.fromkeys(("dropout", "item_share"), Range(0, 1, most_open=True)),
+    "decay": Range(0, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,12 @@ class FinetuneConfig:
     """Share of the budget spent first on excerpts of the turns with items (0: none)."""
     batch_tokens: int | None = None
     """Padded tokens a step; None: 2,048, or 512 where there are fewer than 1,000 dialogues."""
+    batch_sequences: int | None = None
+    """Sequences a step, drawn at random, in place of batch_tokens (the paper's way)."""
+    micro_tokens: int | None = None
+    """Padded tokens forwarded at once; None: the whole batch. The step's gradient stays, memory shrinks."""
+    recompute: bool = False
+    """Compute activations a second time instead of keeping them (gradient checkpointing): slower, far smaller."""
     max_length: int = 768
     """Tokens a sequence."""
     steps: int | None = None
@@ -79,6 +97,8 @@ class FinetuneConfig:
     """CPU threads; None leaves torch's default."""
     device: str = "cpu"
     """cpu or cuda."""
+    memory_check: Literal["stop", "warn", "off"] = "stop"
+    """When the memory forecast does not fit what is free: stop before loading, say so, or do not look."""
     eval_limit: int = 150
     """Validation replies that are ranked at each validation."""
     eval_minutes: float = 20.0
@@ -91,23 +111,13 @@ class FinetuneConfig:
     """Dialogue files whose message order is unreliable: used for the item excerpts alone."""
 
     def __post_init__(self) -> None:
+        typed(type(self), vars(self), RANGES)
         if self.steps is not None and self.max_minutes is not None:
             raise UsageError("Give the budget once.", hint="Pass either --steps N or --max-minutes M.")
-        if self.steps is not None and self.steps < 1:
-            raise UsageError(f"--steps is {self.steps}, expected at least 1.")
-        if self.max_minutes is not None and self.max_minutes <= 0:
-            raise UsageError(f"--max-minutes is {self.max_minutes}, expected more than 0.")
-        for name in ("rank", "alpha", "batch_tokens", "max_length"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise UsageError(f"{name} is {value}, expected at least 1.")
-        if not 0 <= self.item_share < 1 or not 0 <= self.decay <= 1:
-            raise UsageError("item_share and decay are shares of the run: expected 0 to 1.")
-        if self.made is not None and self.made < 0:
-            raise UsageError(f"made is {self.made}, expected 0 or more.")
+        if self.batch_tokens is not None and self.batch_sequences is not None:
+            raise UsageError("Give the batch once.", hint="Set either batch_tokens or batch_sequences.")
         if not self.dialogues and self.made == 0:
             raise UsageError("There is nothing to learn from.", hint="Pass --dialogues FILE, or leave `made` out.")
-        if self.quantize not in ("none", "4bit"):
-            raise UsageError(f"quantize is {self.quantize!r}, expected none or 4bit.")
         if self.quantize == "4bit" and self.method == "full":
             raise UsageError(
                 "4-bit weights cannot be trained themselves.", hint="Use method: lora with quantize: 4bit."
@@ -136,27 +146,15 @@ class FinetuneConfig:
         plain = {name: short(value) for name, value in asdict(self).items()}
         return plain | {"base": Path(self.base).name if Path(self.base).exists() else self.base}
 
+    def deciding(self) -> dict[str, Any]:
+        """The resolved settings that decide the result, for a run's fingerprint: one that came later counts when used.
+
+        So a run that began under an earlier gcrs can still be resumed.
+        """
+        later = {"batch_sequences": None, "micro_tokens": None, "recompute": False, "memory_check": self.memory_check}
+        return {name: value for name, value in self.resolved().items() if name not in later or value != later[name]}
+
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> FinetuneConfig:
-        """A config from YAML or flags; UsageError names an unknown field and the type that was expected."""
-        known = {f.name: f for f in fields(cls)}
-        if unknown := sorted(set(values) - set(known)):
-            raise UsageError(
-                f"Unknown setting {unknown[0]!r} in the fine-tuning config.", hint=f"Known: {', '.join(known)}."
-            )
-        clean = dict(values)
-        for name in ("catalog", "out", "valid"):
-            if clean.get(name) is not None:
-                clean[name] = Path(clean[name])
-        for name in ("dialogues", "extra_items"):
-            if name in clean:
-                raw = clean[name]
-                clean[name] = tuple(Path(v) for v in ([raw] if isinstance(raw, str | Path) else raw or ()))
-        for name, value in clean.items():
-            kind = str(known[name].type)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and ("int" in kind or "float" in kind) and not number:
-                raise UsageError(f"Setting {name} is {value!r}, expected a number.")
-            if isinstance(value, float) and "float" not in kind and "int" in kind:
-                raise UsageError(f"Setting {name} is {value!r}, expected a whole number.")
-        return cls(**clean)
+        """A config from YAML or flags; UsageError names what is unknown, of the wrong kind or out of range."""
+        return cls(**typed(cls, values, RANGES))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ import torch
 from torch import nn
 
 from gcrs.toolkit.dialogue.corpus import Corpus, shuffle_targets
-from gcrs.toolkit.model.batches import BatchPlan, pad_right
+from gcrs.toolkit.model.batches import BatchPlan, pad_right, pieces
 from gcrs.toolkit.model.checkpoint import latest_checkpoint, save_checkpoint
 from gcrs.toolkit.model.device import pick_dtype
+from gcrs.toolkit.model.loss import SupervisedLoss
 from gcrs.toolkit.model.processes import own_share, summed
 from gcrs.toolkit.model.schedule import Schedule
 
@@ -52,6 +54,8 @@ class RunSettings:
     save_steps: int | None = None
     eval_minutes: float = 15.0
     eval_steps: int | None = None
+    batch_sequences: int | None = None  # in place of batch_tokens
+    micro_tokens: int | None = None  # padded tokens forwarded at once; None: the whole batch
 
 
 @dataclass
@@ -67,24 +71,6 @@ class RunState:
     best: float | None = None
     best_step: int | None = None
     log: list[dict[str, Any]] = field(default_factory=list)
-
-
-class SupervisedLoss(nn.Module):
-    """Weighted next-token cross-entropy, the output head applied to supervised positions alone."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, ids: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(mean loss, cross-entropy by supervised token fp32 [supervised]); `ids` and `weights` are [batch, length]."""
-        causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        hidden = causal.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        chosen = weights[:, 1:] > 0
-        logits = causal.get_output_embeddings()(hidden[:, :-1][chosen]).float()
-        losses = nn.functional.cross_entropy(logits, ids[:, 1:][chosen], reduction="none")
-        weight = weights[:, 1:][chosen]
-        return (losses * weight).sum() / weight.sum().clamp_min(1e-6), losses.detach()
 
 
 class Trainer:
@@ -120,7 +106,8 @@ class Trainer:
         optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
         self.base_rates = [group["lr"] for group in groups]
         self.loss, self.optimizer = self.accelerator.prepare(SupervisedLoss(model), optimizer)
-        self.plans = [BatchPlan(p.corpus.lengths, settings.batch_tokens, settings.seed) for p in self.phases]
+        batch = settings.batch_tokens, settings.seed, settings.batch_sequences
+        self.plans = [BatchPlan(phase.corpus.lengths, *batch) for phase in self.phases]
         self.state = RunState()
         self.stop_requested = False
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
@@ -159,10 +146,15 @@ class Trainer:
         self.state = RunState(**state)
         return True
 
-    def _batch(self) -> tuple[torch.Tensor, torch.Tensor, list[np.ndarray]]:
-        phase = self.phases[self.state.phase]
+    def _batch(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """(ids, loss weights), each [sequences, longest], of each pass; together this process's part."""
         epoch, rows = self.plans[self.state.phase].at(self.state.step - self.state.phase_start)
         rows, counts = own_share(rows, self.rank, self.world)
+        micro = self.settings.micro_tokens
+        return [self._padded(part, epoch, counts) for part in pieces(rows, self.plans[self.state.phase].lengths, micro)]
+
+    def _padded(self, rows: np.ndarray, epoch: int, counts: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        phase = self.phases[self.state.phase]
         ids, kinds = [], []
         for row in rows:
             sequence, kind = phase.corpus[int(row)]
@@ -177,13 +169,41 @@ class Trainer:
             loss_weights[n, len(kind) :] = 0
         if not counts:
             loss_weights *= 1e-6  # next to nothing, yet every parameter gets its gradient
-        return torch.from_numpy(pad_right(ids, 0)).to(device), loss_weights, kinds
+        return torch.from_numpy(pad_right(ids, 0)).to(device), loss_weights
 
     def _advance_phase(self) -> None:
         used = self.settings.schedule.progress(self.state.step, self.state.elapsed / 60)
         while self.state.phase + 1 < len(self.phases) and used >= self.phases[self.state.phase].until:
             self.state.phase += 1
             self.state.phase_start = self.state.step
+
+    def _backward(self, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[float, float, int, float]:
+        """Gradients of one step: the mean over all of its supervised tokens, however it is split and shared out.
+
+        Returns this process's loss and plain cross-entropy, the padded tokens of all processes, and this process's
+        share of the loss weight times their number.
+        """
+        self.loss.train()
+        masses = [float(weights[:, 1:].sum()) for _, weights in parts]
+        mine, tokens, share = sum(masses), sum(ids.numel() for ids, _ in parts), 1.0
+        if self.world > 1:  # the mean over all supervised tokens, not the mean of the processes' means
+            total, all_tokens = summed([mine, tokens], self.accelerator.device, self.world)
+            tokens, share = int(all_tokens), self.world * mine / max(total, 1e-6)
+        shown = plain = 0.0
+        count = 0
+        for n, ((ids, weights), mass) in enumerate(zip(parts, masses, strict=True)):
+            part = mass / max(mine, 1e-12)
+            last = n + 1 == len(parts)
+            with nullcontext() if last else self.accelerator.no_sync(self.loss):  # processes meet once a step
+                with self.accelerator.autocast():
+                    loss, losses = self.loss(ids, weights)
+                alone = self.world == 1 and len(parts) == 1
+                self.accelerator.backward(loss if alone else loss * (share * part))
+            shown += float(loss.detach()) * part
+            plain += float(losses.sum())
+            count += len(losses)
+            del loss, losses  # else a step would hold its logits beside the next one's
+        return shown, plain / max(1, count), tokens, share
 
     def step(self) -> dict[str, float]:
         """One optimiser step; returns what the log keeps of it."""
@@ -197,26 +217,16 @@ class Trainer:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         torch.manual_seed((self.settings.seed * 1_000_003 + state.step + 7_919 * self.rank) % 2**63)
-        ids, weights, _ = self._batch()
-        self.loss.train()
-        with self.accelerator.autocast():
-            loss, losses = self.loss(ids, weights)
-        tokens, share = int(ids.numel()), 1.0
-        if self.world > 1:  # the mean over all supervised tokens, not the mean of the processes' means
-            mine = float(weights[:, 1:].sum())
-            total, all_tokens = summed([mine, tokens], ids.device, self.world)
-            tokens, share = int(all_tokens), self.world * mine / max(total, 1e-6)
-        self.accelerator.backward(loss * share if self.world > 1 else loss)
+        shown, plain, tokens, share = self._backward(self._batch())
         norm = self.accelerator.clip_grad_norm_(list(self.named.values()), self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         state.step += 1
         state.tokens += tokens
         spent = time.monotonic() - began
-        shown, plain = float(loss.detach()), float(losses.mean())
         if self.world > 1:  # the first process's clock is everyone's; a stop asked of one is asked of all
             asked = [shown * share, plain, spent if self.rank == 0 else 0.0, float(self.stop_requested)]
-            shown, plain, spent, stop = summed(asked, ids.device, self.world)
+            shown, plain, spent, stop = summed(asked, self.accelerator.device, self.world)
             shown, plain = shown / self.world, plain / self.world
             self.stop_requested = stop > 0
         state.elapsed += spent

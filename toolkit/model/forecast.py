@@ -1,0 +1,153 @@
+"""What a fine-tuning run will need, before anything is loaded: memory by part, time, disk.
+
+Pure arithmetic over the base's config.json, the run's settings, what a step holds and how fast this machine was seen to
+be. Knows nothing of weights, files or devices. Bytes of activations are a count of the tensors that autograd keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gcrs.toolkit.errors import DataError
+from gcrs.toolkit.model.finetune_config import FinetuneConfig
+
+NF4 = 0.516  # bytes a weight: 4 bits, and 0.127 for the scales of double quantisation (Dettmers et al., 2023)
+ADAM = 12  # bytes a trained number: its gradient and two moments, fp32
+LOGIT = 12  # bytes an entry: log-probabilities, their gradient, and the logits' gradient, fp32
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder that decide what it costs."""
+
+    layers: int
+    width: int
+    inner: int
+    heads: int
+    groups: int
+    head_dim: int
+    rows: int
+    tied: bool
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Shape:
+        """From the language model's part of a config.json; DataError names a size that it lacks."""
+        try:
+            width, heads = int(settings["hidden_size"]), int(settings["num_attention_heads"])
+            return cls(
+                layers=int(settings["num_hidden_layers"]),
+                width=width,
+                inner=int(settings["intermediate_size"]),
+                heads=heads,
+                groups=int(settings.get("num_key_value_heads") or heads),
+                head_dim=int(settings.get("head_dim") or width // heads),
+                rows=int(settings["vocab_size"]),
+                tied=bool(settings.get("tie_word_embeddings", False)),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"The base's config.json lacks or garbles {error}: nothing can be forecast.") from error
+
+    @property
+    def sides(self) -> int:
+        """Inputs plus outputs of the linear layers of one decoder block: a rank's parameters."""
+        queries, keys = self.heads * self.head_dim, self.groups * self.head_dim
+        return 2 * (self.width + queries) + 2 * (self.width + keys) + 3 * (self.width + self.inner)
+
+    @property
+    def linear(self) -> int:
+        """Weights of all linear layers inside the blocks."""
+        queries, keys = self.heads * self.head_dim, self.groups * self.head_dim
+        return self.layers * self.width * (2 * queries + 2 * keys + 3 * self.inner)
+
+    def table(self, new_rows: int = 0) -> int:
+        """Weights of the embedding and, where it is not tied, of the head."""
+        return (self.rows + new_rows) * self.width * (1 if self.tied else 2)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run works through: means a step, and the most that is held at once."""
+
+    tokens: float  # padded, a step
+    supervised: float  # positions with a loss, a step
+    at_once: int  # padded, in one pass
+    supervised_at_once: int
+    length: int  # of a typical sequence
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds, as measured on this machine: forward and backward together."""
+
+    layer: float  # a token in a block
+    head: float  # a supervised token, a row of the head
+    update: float  # a trained number in the optimiser's step
+
+
+def trained_numbers(shape: Shape, config: FinetuneConfig, new_rows: int) -> int:
+    """How many numbers the optimiser holds moments of."""
+    if config.method == "full":
+        return shape.linear + shape.table(new_rows)
+    return shape.layers * shape.sides * config.rank + new_rows * shape.width * (1 if shape.tied else 2)
+
+
+def memory_parts(
+    shape: Shape, config: FinetuneConfig, work: Work, new_rows: int, *, bf16: bool, validates: bool
+) -> dict[str, int]:
+    """Bytes by part of what training holds beside the running program; their sum is the peak.
+
+    `bf16`: whether the frozen weights are kept in it. Not counted: what an allocator wastes.
+    """
+    lora = config.method == "lora"
+    each = 2 if lora and bf16 else 4
+    quantised = config.quantize == "4bit"
+    table = shape.table(new_rows) * each
+    weights = int(shape.linear * (NF4 if quantised else each)) + table
+    parts = {"weights": weights + (0 if lora else 4 * shape.linear)}  # full: the start is kept, to extract the change
+    trained = trained_numbers(shape, config, new_rows)
+    parts["adapter"] = 4 * trained if lora else 0
+    parts["optimizer"] = ADAM * trained
+    kept = _kept_by_layer(shape, config)
+    passed = kept + shape.layers * shape.width * each if config.recompute else shape.layers * kept
+    casts = 0 if each == 2 else 2 * shape.linear  # autocast's bf16 copies of fp32 weights
+    merged = 3 * table if lora else 0  # PEFT's rows in place, for embedding and head, and their gradient
+    parts["activations"] = work.at_once * passed + casts
+    parts["logits"] = work.supervised_at_once * (shape.rows + new_rows) * LOGIT + merged
+    copy = (shape.linear + shape.table(new_rows)) * (2 if bf16 else 4)
+    step = parts["activations"] + parts["logits"]
+    parts["validation"] = max(0, copy - step) if validates else 0  # a second model, when no step is held
+    return parts
+
+
+def _kept_by_layer(shape: Shape, config: FinetuneConfig) -> int:
+    """Bytes a token that one block keeps for its backward pass, under bf16 autocast and flash attention.
+
+    Counted over the tensors that autograd saves. LoRA keeps each linear layer's input for its own matrix, and with
+    dropout a mask of it: fp32 on a CPU, one byte on a GPU.
+    """
+    width, inner = shape.width, shape.inner
+    queries, keys = shape.heads * shape.head_dim, shape.groups * shape.head_dim
+    few = 4 * shape.heads + 8
+    if config.method == "full":
+        return 26 * width + 8 * inner + 4 * queries + 4 * keys + few
+    mask = (0 if not config.dropout else 1 if config.device.startswith("cuda") else 4) * (5 * width + inner + queries)
+    return 18 * width + 8 * inner + 6 * queries + 4 * keys + 14 * config.rank + few + mask
+
+
+def step_seconds(shape: Shape, config: FinetuneConfig, work: Work, new_rows: int, speed: Speed) -> float:
+    """One optimiser step."""
+    passes = work.tokens * shape.layers * speed.layer + work.supervised * (shape.rows + new_rows) * speed.head
+    return passes + trained_numbers(shape, config, new_rows) * speed.update
+
+
+def disk_bytes(shape: Shape, config: FinetuneConfig, new_rows: int, *, validates: bool) -> dict[str, int]:
+    """Bytes on the disk: checkpoints (two kept, one staged), the bundle, the merged model of the first use."""
+    low = shape.layers * shape.sides * config.rank + new_rows * shape.width * (1 if shape.tied else 2)
+    return {
+        "checkpoints": 3 * ADAM * trained_numbers(shape, config, new_rows),
+        "bundle": 2 * low * (2 if validates else 1),
+        "merged": 2 * (shape.linear + shape.table(new_rows)),
+    }

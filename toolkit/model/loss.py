@@ -1,0 +1,29 @@
+"""The loss of a training step: weighted next-token cross-entropy over supervised positions.
+
+Knows nothing of batches, optimisers or devices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class SupervisedLoss(nn.Module):
+    """Weighted next-token cross-entropy, the output head applied to supervised positions alone."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(mean loss, cross-entropy by supervised token fp32 [supervised]); `ids` and `weights` are [batch, length]."""
+        causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        hidden = causal.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        chosen = weights[:, 1:] > 0
+        logits = causal.get_output_embeddings()(hidden[:, :-1][chosen]).float()
+        losses = nn.functional.cross_entropy(logits, ids[:, 1:][chosen], reduction="none")
+        weight = weights[:, 1:][chosen]
+        return (losses * weight).sum() / weight.sum().clamp_min(1e-6), losses.detach()
