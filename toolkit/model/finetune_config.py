@@ -89,6 +89,10 @@ class FinetuneConfig:
     """Steps between checkpoints when the budget is in steps."""
     extra_items: tuple[Path, ...] = field(default=())
     """Dialogue files whose message order is unreliable: used for the item excerpts alone."""
+    licence: str = ""
+    """Licence of the bundle, as an identifier such as cc-by-4.0: stated on its model card."""
+    attribution: str = ""
+    """Whom the model card credits: the makers of the data, their terms."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.max_minutes is not None:
@@ -159,4 +163,6 @@ class FinetuneConfig:
                 raise UsageError(f"Setting {name} is {value!r}, expected a number.")
             if isinstance(value, float) and "float" not in kind and "int" in kind:
                 raise UsageError(f"Setting {name} is {value!r}, expected a whole number.")
+            if kind == "str" and not isinstance(value, str):
+                raise UsageError(f"Setting {name} is {value!r}, expected text.")
         return cls(**clean)
