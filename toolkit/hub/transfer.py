@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gcrs.toolkit.errors import DataError, GcrsError, UsageError
+from gcrs.toolkit.errors import DataError, UsageError
 from gcrs.toolkit.files import atomic_directory, read_json, recover_directory, sha256_json
 from gcrs.toolkit.hub.directory import check_replaceable
 from gcrs.toolkit.hub.remote import parse_remote
@@ -87,7 +88,7 @@ def pull(
     target = pulled_root() / called if called else Path(out or "").absolute()
     recover_directory(target)
     held = _held(target, ours=called is not None)
-    with tempfile.TemporaryDirectory(prefix="gcrs-pull-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="gcrs-pull-") as scratch, _called(place.name, Path(scratch)):
         manifest = place.manifest(Path(scratch))
     check_shareable(manifest, place.name)
     changed = held != manifest
@@ -98,12 +99,9 @@ def pull(
                     progress(number, len(manifest["parts"]), f"pulling {part}")
                 place.take(part, staged / part)
             write_manifest(manifest, staged)
-            try:
+            with _called(place.name, staged):
                 _check_runs_nothing(staged)
                 Bundle.load(staged)
-            except GcrsError as error:
-                said = error.message.replace(str(staged), place.name)
-                raise DataError(said, hint="Nothing was kept. Its owner has to push it again.") from error
     return {
         "remote": place.name,
         "name": called,
@@ -114,6 +112,18 @@ def pull(
         "changed": changed,
         "revision": place.revision(),
     }
+
+
+@contextmanager
+def _called(name: str, folder: Path) -> Iterator[None]:
+    """Say of a file of the moment where it came from."""
+    try:
+        yield
+    except DataError as error:
+        if str(folder) not in error.message:
+            raise
+        said = error.message.replace(str(folder), name)
+        raise DataError(said, hint="Nothing was kept. Its owner has to push it again.") from error
 
 
 def _free_name(name: str, *, asked: bool) -> str:
