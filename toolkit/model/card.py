@@ -185,10 +185,11 @@ def _training(training: Mapping[str, Any]) -> Iterator[str]:
     config = training.get("config", {})
     yield f"""## How it was trained
 
-{training.get("steps", 0):,} steps, {training.get("tokens", 0):,} tokens (padding included),
-{training.get("minutes", 0)} minutes; method {config.get("method")}, rank {config.get("rank")}, seed
-{config.get("seed")}. The whole configuration is in `training.json`; `gcrs.json` holds the SHA-256 of every part and of
-the base weights."""
+- {training.get("steps", 0):,} steps in {training.get("minutes", 0)} minutes
+- {training.get("tokens", 0):,} tokens, padding included
+- method {config.get("method")}, rank {config.get("rank")}, seed {config.get("seed")}
+
+The whole configuration is in `training.json`; `gcrs.json` holds the SHA-256 of every part and of the base weights."""
 
 
 def _hub_id(base: str) -> str | None:
