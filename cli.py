@@ -46,6 +46,7 @@ app.add_typer(catalog_app, name="catalog")
 app.add_typer(data_app, name="data")
 
 CatalogArgument = Annotated[str, typer.Argument(metavar="DIR|FILE", help="A prepared catalogue, a bundle, or items.")]
+RemoteArgument = Annotated[str, typer.Argument(metavar="REMOTE", help="./DIR, file:///DIR, OWNER/NAME of the hub.")]
 BundleFlag = Annotated[str, typer.Option("--bundle", metavar="DIR|NAME", help="A bundle's directory or name.")]
 WhereFlag = Annotated[
     list[str] | None,
@@ -529,6 +530,60 @@ def export_model(
         _print_json(report)
         return
     print(f"written: {out} ({report['parameters']:,} parameters, {report['dtype']}, {report['bytes'] / 1e6:.0f} MB)")
+
+
+@app.command()
+def push(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's directory or name.")],
+    remote: RemoteArgument,
+    scores: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="An evaluation's JSON for the pushed copy and its card."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository of the hub private.")] = False,
+    revision: Annotated[str | None, typer.Option(metavar="R", help="Branch of the hub's repository.")] = None,
+    message: Annotated[str | None, typer.Option(metavar="M", help="Message of the commit on the hub.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Share a bundle: to a directory, or to the Hugging Face hub."""
+    from gcrs.toolkit.hub.transfer import push as run
+
+    with _progress() as progress:
+        options = {"scores": scores, "private": private, "revision": revision, "message": message}
+        report = run(bundle, remote, **options, progress=progress)  # type: ignore[arg-type]
+    if Path(report["base"]).is_absolute():
+        _say(f"Its base model is {report['base']}: it runs only where the same weights lie at that place.")
+    if as_json:
+        _print_json(report)
+    elif report["changed"]:
+        print(f"pushed: {report['remote']} ({report['files']} files, {report['bytes'] / 1e6:.1f} MB, {_short(report)})")
+    else:
+        print(f"nothing to do: {report['remote']} holds these bytes already ({_short(report)})")
+
+
+@app.command()
+def pull(
+    remote: RemoteArgument,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Its name here; default: the remote's own.")] = None,
+    revision: Annotated[str | None, typer.Option(metavar="R", help="Branch, tag or commit of the hub.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Directory to write instead of the cache.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fetch a bundle that was pushed; then --bundle finds it by name."""
+    from gcrs.toolkit.hub.transfer import pull as run
+
+    with _progress() as progress:
+        report = run(remote, name=name, out=out, revision=revision, progress=progress)
+    if as_json:
+        _print_json(report)
+        return
+    done = "pulled" if report["changed"] else "nothing to do, already here"
+    print(f"{done}: {report['remote']} ({report['items']} items, {_short(report)})")
+    print(f"use it: gcrs chat --bundle {report['name'] or out}")
+
+
+def _short(report: Mapping[str, Any]) -> str:
+    return f"hash {report['bundle'][:12]}"
 
 
 # ------------------------------------------------------------------------------------------------ talking to people

@@ -131,3 +131,26 @@ def toy_base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toy_model(tokens, vocab_size=tokens.base_rows).save_pretrained(folder)
     (folder / "tokenizer.json").write_text(tokens.base_json, encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def toy_bundle(toy_encoder_dir: Path, toy_base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle over the toy films, taught for two steps, its licence and attribution stated."""
+    from gcrs.toolkit.catalog.readers import write_items
+    from gcrs.toolkit.dialogue.turns import write_dialogues
+    from gcrs.toolkit.model.finetune import finetune
+    from gcrs.toolkit.model.finetune_config import FinetuneConfig
+    from gcrs.toolkit.prepared import BuildConfig, PreparedCatalog
+    from toys import toy_catalog, toy_dialogues
+
+    root = tmp_path_factory.mktemp("toy-bundle")
+    write_items(toy_catalog(), root / "films.jsonl")
+    write_dialogues(toy_dialogues(), root / "train.jsonl")
+    shape = BuildConfig(encoder=str(toy_encoder_dir), levels=3, codes=8)
+    PreparedCatalog.build(toy_catalog(), shape).save(root / "catalog")
+    told = {"licence": "CC-BY-4.0", "attribution": "Films by the makers of\nthe tests."}
+    settings: dict[str, Any] = {"rank": 2, "steps": 2, "threads": 1, "made": 20, "eval_limit": 5, **told}
+    dialogues = (root / "train.jsonl",)
+    places: dict[str, Any] = {"catalog": root / "catalog", "out": root / "toy", "base": str(toy_base_dir)}
+    finetune(FinetuneConfig(dialogues=dialogues, **places, **settings))
+    return root / "toy"

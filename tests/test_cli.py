@@ -25,6 +25,8 @@ Options:
 Commands:
   finetune   Teach a model a catalogue, and dialogues if there are any.
   export     Write bundle and base as one Hugging Face directory.
+  push       Share a bundle: to a directory, or to the Hugging Face hub.
+  pull       Fetch a bundle that was pushed; then --bundle finds it by name.
   chat       Talk with the recommender; reads lines from a pipe as well.
   recommend  The k best items and a reply for one message or dialogue.
   doctor     Look after this machine; forecast a fine-tuning run.

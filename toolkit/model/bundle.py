@@ -23,6 +23,7 @@ from gcrs.toolkit.files import (
     sha256_file,
     sha256_json,
 )
+from gcrs.toolkit.model.manifest import FORMAT, MANIFEST, check_parts, read_manifest, write_manifest
 from gcrs.toolkit.model.tokens import ROLE_MARKS, TokenSpace
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from gcrs.toolkit.model.engine import Engine
     from gcrs.toolkit.prepared import PreparedCatalog
 
-FORMAT = 1
-MANIFEST = "gcrs.json"
 MERGED_VERSION = 1
 MERGED_KEPT = 3
 Progress = Callable[[int, int, str], None]
@@ -86,7 +85,7 @@ def write_bundle(
             "catalog": prepared.hash,
             "parts": parts,
         }
-        _dump(manifest, staged / MANIFEST)
+        write_manifest(manifest, staged)
     return sha256_json(manifest)
 
 
@@ -94,13 +93,25 @@ def _dump(value: Any, path: Path) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def shipped_bundles() -> dict[str, Path]:
-    """Bundles by name: those that came with gcrs, and those that were pulled into the cache."""
+def shipped_root() -> Path:
+    """The directory of the bundles that came with gcrs."""
     import gcrs
 
+    return Path(gcrs.__file__).resolve().parent / "catalogs"
+
+
+def pulled_root() -> Path:
+    """The directory of the bundles that were pulled, each under its name."""
+    return cache_dir() / "bundles"
+
+
+def shipped_bundles() -> dict[str, Path]:
+    """Bundles by name: those that came with gcrs, and those that were pulled into the cache."""
+    for old in pulled_root().glob(".*.old"):  # a pull that was killed between its two renames
+        recover_directory(old.with_name(old.name[1:].removesuffix(".old")))
     found: dict[str, Path] = {}
-    for root in (Path(gcrs.__file__).resolve().parent / "catalogs", cache_dir() / "bundles"):
-        for manifest in sorted(root.glob(f"*/{MANIFEST}")):
+    for root in (shipped_root(), pulled_root()):
+        for manifest in sorted(root.glob(f"[!.]*/{MANIFEST}")):
             found.setdefault(manifest.parent.name, manifest.parent)
     return found
 
@@ -162,29 +173,10 @@ class Bundle:
             directory = named[str(path_or_name)]
         if not (directory / MANIFEST).is_file():
             raise DataError(f"{directory} has no {MANIFEST}: it is no bundle.", hint="Make one with: gcrs finetune")
-        manifest = read_json(directory / MANIFEST)
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-            raise DataError(f"{directory / MANIFEST} has format {found!r}, expected {FORMAT}.", hint="Update gcrs.")
-        try:
-            parts, base = dict(manifest["parts"]), manifest["base"]
-            codes, items = [int(code) for code in manifest["codes"]], int(manifest["items"])
-            int(base["rows"]), str(base["name"]), str(base["sha256"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{directory / MANIFEST} lacks or garbles {error}.") from error
-        for required in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "mentions.json"):
-            if required not in parts:
-                raise DataError(f"{directory / MANIFEST} does not name {required}.")
-        for name, expected in parts.items():
-            part = directory / name
-            if Path(name).name != name or not part.is_file():
-                raise DataError(f"Bundle {directory}: part {name} is missing.", hint="Fetch or build the bundle again.")
-            if sha256_file(part) != expected:
-                raise DataError(
-                    f"Bundle {directory}: part {name} is broken or from another bundle (its SHA-256 differs).",
-                    hint="Fetch or build the bundle again.",
-                )
+        manifest = read_manifest(directory / MANIFEST)
+        check_parts(directory, manifest["parts"])
         prepared = PreparedCatalog.load(directory)
+        items, codes = int(manifest["items"]), [int(code) for code in manifest["codes"]]
         if len(prepared.catalog) != items or list(prepared.book.codes) != codes:
             raise DataError(f"Bundle {directory}: items and semantic IDs do not fit {MANIFEST}.")
         return cls(directory, manifest, prepared)

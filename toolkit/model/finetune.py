@@ -159,6 +159,7 @@ def finetune(
         "warm": warm.hash if warm else None,
     }
     free = {"dialogues", "extra_items", "valid", "device", "eval_minutes", "save_minutes", "eval_limit"}
+    free |= {"licence", "attribution"}
     if config.max_minutes is not None:  # such a run promises completion, not equal bytes
         free |= {"threads", "max_minutes"}
     fingerprint = sha256_json({key: value for key, value in same.items() if key not in free})

@@ -109,6 +109,10 @@ class FinetuneConfig:
     """Steps between checkpoints when the budget is in steps."""
     extra_items: tuple[Path, ...] = field(default=())
     """Dialogue files whose message order is unreliable: used for the item excerpts alone."""
+    licence: str = ""
+    """Licence of the bundle, as an identifier such as cc-by-4.0: stated on its model card."""
+    attribution: str = ""
+    """Whom the model card credits: the makers of the data, their terms."""
 
     def __post_init__(self) -> None:
         typed(type(self), vars(self), RANGES)
