@@ -169,9 +169,10 @@ class PrefixTree:
         if (depths != depth).any() or depth == self.levels:
             raise DeadEnd(f"States of depths {sorted(set(depths.tolist()))} have no next level in common.")
         parent, child = self._living(states, full)
-        mask = np.zeros((len(states), self.code_counts[depth]), dtype=bool)
-        mask[parent, self.code[child]] = True
-        return mask
+        width = self.code_counts[depth]
+        mask = np.zeros(len(states) * width, dtype=bool)
+        mask[parent * width + self.code[child]] = True
+        return mask.reshape(-1, width)
 
     def step_batch(self, states: np.ndarray, codes: np.ndarray, *, full: bool = False) -> np.ndarray:
         """The states (int64 [b]) after one more code each; DeadEnd when one of them does not exist or is filtered."""
@@ -253,20 +254,21 @@ class PrefixTree:
         counts = end - begin
         before = np.cumsum(counts) - counts  # children listed ahead of each state's own
         parent = np.repeat(np.arange(len(states)), counts)
-        child = np.arange(len(parent)) + (begin - before)[parent]
+        child = np.arange(len(parent)) + np.repeat(begin - before, counts)
         return parent, child
 
     def _living(self, states: np.ndarray, full: bool) -> tuple[np.ndarray, np.ndarray]:
         """`_expand` less what the filter removes; DeadEnd when nothing is left of an inner state's children."""
         parent, child = self._expand(states)
-        if self.alive is not None and not full:
+        inner = states < self.level_start[self.levels]
+        if self.alive is None or full:
+            stuck = inner & (len(self.rows) == 0)  # every node is the beginning of an ID
+        else:
+            stuck = inner & ~self.alive[states]  # a node lives as long as a child does
             kept = self.alive[child]
             parent, child = parent[kept], child[kept]
-        has_child = np.zeros(len(states), dtype=bool)
-        has_child[parent] = True
-        stuck = ~has_child & (states < self.level_start[self.levels])
         if stuck.any():
-            raise self._dead_end(int(states[np.flatnonzero(stuck)[0]]))
+            raise self._dead_end(int(states[stuck][0]))
         return parent, child
 
     def _check(self, states: np.ndarray) -> None:
