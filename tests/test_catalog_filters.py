@@ -114,7 +114,10 @@ def test_rules_are_joined_by_and_and_exclusions_follow_aliases() -> None:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("year", "is no rule: expected one of = != < <= > >= ~ or contains after the column 'year' at character 5, found "),
+        (
+            "year",
+            "is no rule: expected one of = != < <= > >= ~ or contains after the column 'year' at character 5, found ",
+        ),
         (">=2000", "is no rule: expected a column at character 1, found '>=2000'"),
         ("year>=", "has no value behind '>=' at character 5"),
         ("year>=2000 and", "is no rule: expected a column at character 15, found the end"),

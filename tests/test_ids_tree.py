@@ -215,7 +215,7 @@ def test_a_saved_tree_is_the_tree_and_a_harmed_file_is_refused(tmp_path: Path, c
     assert same(extend(remove(loaded, np.array([0])), ids[:1]).full, extend(remove(tree, np.array([0])), ids[:1]))
     whole, rng = file.read_bytes(), np.random.default_rng(seed)
     file.write_bytes(whole[: rng.integers(len(whole))])
-    with pytest.raises(DataError, match="broken|no prefix tree"):
+    with pytest.raises(DataError, match=r"broken|no prefix tree"):
         load_tree(file, catalog="films")
     at, byte = int(rng.integers(len(whole))), int(rng.integers(1, 256))
     file.write_bytes(whole[:at] + bytes([whole[at] ^ byte]) + whole[at + 1 :])

@@ -51,5 +51,7 @@ def _json_ids(text: str, path: Path) -> list[str]:
         raise DataError(f"{path} begins like a JSON list but is none: {error}.") from error
     for place, one in enumerate(found, 1):
         if isinstance(one, bool) or not isinstance(one, (str, int)):
-            raise DataError(f"{path}, entry {place}: found {type(one).__name__}, expected an id as text or whole number.")
+            raise DataError(
+                f"{path}, entry {place}: found {type(one).__name__}, expected an id as text or whole number."
+            )
     return [str(one).strip() for one in found]

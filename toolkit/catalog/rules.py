@@ -194,7 +194,8 @@ class _Reader:
         rest = self.text[self.at : self.at + 12].split()
         found = repr(rest[0]) if rest else "the end"
         raise UsageError(
-            f"{_shown(self.text)} is no rule: expected {expected} at character {self.at + 1}, found {found}.", hint=_HINT
+            f"{_shown(self.text)} is no rule: expected {expected} at character {self.at + 1}, found {found}.",
+            hint=_HINT,
         )
 
 

@@ -18,6 +18,8 @@ from gcrs.toolkit.errors import DataError, DeadEnd
 from gcrs.toolkit.ids.keys import id_keys
 
 ROOT = 0
+
+
 @dataclass(frozen=True, eq=False)
 class PrefixTree:
     """The prefix tree of a catalogue's semantic IDs, possibly filtered. Immutable; safe to share between threads.
@@ -199,7 +201,7 @@ class PrefixTree:
         return int(self.walk_batch(np.asarray(prefix, dtype=np.int64).reshape(1, -1), full=full)[0])
 
     def contains(self, codes: np.ndarray, *, full: bool = False) -> np.ndarray:
-        """Which rows of `codes` (int [b, L]) are the ID of an allowed item, bool [b]; any whole numbers may be asked."""
+        """Which rows of `codes` (int [b, L]) are the ID of an allowed item, bool [b]; any whole number may be asked."""
         codes = np.asarray(codes)
         if codes.ndim != 2 or codes.shape[1] != self.levels or not np.issubdtype(codes.dtype, np.integer):
             raise DataError(f"The codes are {codes.dtype} of shape {codes.shape}, expected [b, {self.levels}].")

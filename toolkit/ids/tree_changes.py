@@ -29,7 +29,7 @@ def sorted_codes(tree: PrefixTree) -> np.ndarray:
 
 
 def extend(tree: PrefixTree, codes: np.ndarray) -> PrefixTree:
-    """The tree with the rows of `codes` (int [m, L]) as rows n to n + m - 1; the rows that were there keep their number.
+    """The tree with the rows of `codes` (int [m, L]) as rows n to n + m - 1; those that were there keep their number.
 
     A filter goes on to hold for the old rows; the new ones are allowed. Raises DataError on IDs that are taken, equal
     or out of range.
@@ -70,5 +70,3 @@ def same(one: PrefixTree, other: PrefixTree) -> bool:
     return one.code_counts == other.code_counts and all(
         (a is None) == (b is None) and (a is None or np.array_equal(a, b)) for a, b in arrays
     )
-
-

@@ -91,7 +91,9 @@ def _view(path: Path, header: Mapping[str, Any], name: str, start: int) -> np.nd
     if entry["shape"] == [0]:
         return np.zeros(0, dtype=_TYPES[entry["dtype"]])  # nothing cannot be mapped
     offset = start + entry["data_offsets"][0]
-    return np.memmap(path, _TYPES[entry["dtype"]], mode="r", offset=offset, shape=tuple(entry["shape"])).view(np.ndarray)
+    return np.memmap(path, _TYPES[entry["dtype"]], mode="r", offset=offset, shape=tuple(entry["shape"])).view(
+        np.ndarray
+    )
 
 
 def _digest(arrays: Mapping[str, np.ndarray], code_counts: str) -> str:
@@ -99,5 +101,5 @@ def _digest(arrays: Mapping[str, np.ndarray], code_counts: str) -> str:
     digest = hashlib.sha256(f"{code_counts}\n".encode())
     for name in ARRAYS:
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}\n".encode())
-        digest.update(memoryview(arrays[name]).cast("B") if arrays[name].size else b"")
+        digest.update(arrays[name].view(np.uint8).data)
     return digest.hexdigest()
