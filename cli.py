@@ -682,7 +682,7 @@ def prove_verb(
     device: DeviceFlag = "cpu",
     as_json: JsonFlag = False,
 ) -> None:
-    """Decode under random filters, beams and batches; fails unless every ID is an allowed item's."""
+    """Decode at random; fails unless every item is an allowed one."""
     engine = columns = None
     with _progress() as progress:
         if bundle is not None:
