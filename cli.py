@@ -50,7 +50,15 @@ RemoteArgument = Annotated[str, typer.Argument(metavar="REMOTE", help="./DIR, fi
 BundleFlag = Annotated[str, typer.Option("--bundle", metavar="DIR|NAME", help="A bundle's directory or name.")]
 WhereFlag = Annotated[
     list[str] | None,
-    typer.Option("--where", metavar="RULE", help="Only items with e.g. year>=2000 or genres=comedy; repeatable."),
+    typer.Option(
+        "--where", metavar="RULE", help="Such as 'year>=2000 and not genre=horror' (docs/formats.md); repeatable."
+    ),
+]
+AllowFlag = Annotated[
+    Path | None, typer.Option("--allow", metavar="FILE", help="Only the ids in this file: one a line, or a JSON list.")
+]
+OrUnknownFlag = Annotated[
+    bool, typer.Option("--or-unknown", help="Items whose value is missing satisfy a rule as well.")
 ]
 ExcludeFlag = Annotated[list[str] | None, typer.Option("--exclude", metavar="ID", help="Never this item; repeatable.")]
 DeviceFlag = Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where the model runs.")]
@@ -589,14 +597,24 @@ def _short(report: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------------ talking to people
 
 
-def _load(
-    bundle: str, where: list[str] | None, exclude: list[str] | None, device: str, chroma_url: str | None
-) -> Talker:
+def _load(bundle: str, rules: Mapping[str, Any], device: str, chroma_url: str | None) -> Talker:
     from gcrs.programs.loading import load_talker
 
-    rules = {"where": where or (), "exclude": exclude or ()}
     with _progress() as progress:
-        return load_talker(bundle, **rules, device=device, chroma_url=chroma_url, progress=progress, started=STARTED)
+        talker = load_talker(bundle, **rules, device=device, chroma_url=chroma_url, progress=progress, started=STARTED)
+    if talker.unlisted:
+        named = ", ".join(talker.unlisted[:5]) + (", …" if len(talker.unlisted) > 5 else "")
+        total = len(rules["allow"].ids)
+        _say(f"{len(talker.unlisted):,} of the {total:,} allowed ids are not in the catalogue: {named}")
+    return talker
+
+
+def _rules(where: list[str] | None, exclude: list[str] | None, allow: Path | None, or_unknown: bool) -> dict[str, Any]:
+    """The four rule flags as the parts take them; the file is read here."""
+    from gcrs.toolkit.catalog.allow_list import read_allow_list
+
+    listed = None if allow is None else read_allow_list(allow)
+    return {"where": tuple(where or ()), "exclude": tuple(exclude or ()), "allow": listed, "or_unknown": or_unknown}
 
 
 @app.command()
@@ -604,6 +622,8 @@ def chat(
     bundle: BundleFlag = "movies",
     where: WhereFlag = None,
     exclude: ExcludeFlag = None,
+    allow: AllowFlag = None,
+    or_unknown: OrUnknownFlag = False,
     show_decisions: Annotated[bool, typer.Option("--show-decisions", help="Intent, targets and times.")] = False,
     session: Annotated[Path | None, typer.Option(metavar="FILE", help="Go on with this session, and keep it.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the replies; default: a new one.")] = None,
@@ -611,7 +631,8 @@ def chat(
     chroma_url: ChromaFlag = None,
 ) -> None:
     """Talk with the recommender; reads lines from a pipe as well."""
-    talker = _load(bundle, where, exclude, device, chroma_url)
+    rules = _rules(where, exclude, allow, or_unknown)
+    talker = _load(bundle, rules, device, chroma_url)
     from gcrs.programs.chat import piped_lines, run_chat, terminal_lines
     from gcrs.programs.session import ChatSession
 
@@ -619,14 +640,15 @@ def chat(
         talker.recommender,
         talker.linker,
         bundle_hash=talker.bundle.hash,
-        where=where or (),
-        exclude=exclude or (),
+        **rules,
         seed=secrets.randbits(31) if seed is None else seed,
     )
     if session is not None and session.exists():
-        saved = held.load(session, where=where or None, exclude=exclude or (), seed=seed)
+        saved = held.load(session, **{**rules, "where": where or None}, seed=seed)
         if where and list(saved.where) != where:
             _say(f"The session's rules were {', '.join(saved.where) or 'none'}; from now on: {', '.join(where)}.")
+        if allow is not None and saved.allow not in (None, held.rules.allow and held.rules.allow.path):
+            _say(f"The session's allowed ids were those in {saved.allow}; from now on: {allow}.")
         if seed is not None and seed != saved.seed:
             _say(f"The session's seed was {saved.seed}; from now on: {seed}.")
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
@@ -654,6 +676,8 @@ def recommend(
     bundle: BundleFlag = "movies",
     where: WhereFlag = None,
     exclude: ExcludeFlag = None,
+    allow: AllowFlag = None,
+    or_unknown: OrUnknownFlag = False,
     intent: Annotated[Literal["free", "recommend", "chat"], typer.Option(help="Whether to recommend.")] = "recommend",
     seed: SeedFlag = 0,
     device: DeviceFlag = "cpu",
@@ -664,13 +688,14 @@ def recommend(
     if (text is None) == (dialogue is None):
         raise UsageError("Say what to answer, once.", hint="Pass either TEXT or --dialogue FILE.")
     given = None if dialogue is None else _read_dialogue(dialogue)
-    talker = _load(bundle, where, exclude, device, chroma_url)
+    rules = _rules(where, exclude, allow, or_unknown)
+    talker = _load(bundle, rules, device, chroma_url)
     from gcrs.programs.loading import Clock
     from gcrs.programs.one_reply import Request, reply_to_dialogue, reply_to_text
     from gcrs.programs.render import clean, fact_text, shown_text
 
     clock = Clock()
-    request = Request(k, intent, tuple(where or ()), tuple(exclude or ()), seed)
+    request = Request(k=k, intent=intent, seed=seed, **rules)
     if given is None:
         reply = reply_to_text(talker.recommender, talker.linker, talker.bundle.hash, text or "", request)
     else:
@@ -719,6 +744,41 @@ def _read_dialogue(source: str) -> Dialogue:
         raise DataError(
             f"Standard input is not valid JSON: {error}.", hint="Expected one dialogue on one line."
         ) from error
+
+
+@app.command("prove")
+def prove_verb(
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Semantic IDs to decode.")],
+    bundle: Annotated[
+        str | None,
+        typer.Option("--bundle", metavar="DIR|NAME", help="Decode with this bundle; default: random models."),
+    ] = None,
+    seed: SeedFlag = 0,
+    device: DeviceFlag = "cpu",
+    as_json: JsonFlag = False,
+) -> None:
+    """Decode at random; fails unless every item is an allowed one."""
+    engine = columns = None
+    with _progress() as progress:
+        if bundle is not None:
+            from gcrs.toolkit.catalog.filters import Columns
+            from gcrs.toolkit.model.bundle import Bundle, load_engine
+
+            loaded = Bundle.load(bundle)
+            engine, columns = load_engine(loaded, device=device, progress=progress), Columns(loaded.catalog)
+        from gcrs.toolkit.eval.prove import prove
+
+        proof = prove(steps, seed=seed, engine=engine, columns=columns, progress=progress)
+    if as_json:
+        _print_json(proof.as_json() | {"holds": proof.holds, "seed": seed, "bundle": bundle})
+    else:
+        print(f"tried: {proof.tried:,} IDs in {proof.lists:,} lists and {proof.replies:,} replies")
+        over = f"the bundle {bundle}" if bundle else f"{proof.catalogues:,} random catalogues"
+        print(f"over: {over}, seed {seed}, {proof.seconds:.0f} s")
+        for name in ("invalid", "duplicates", "short", "leaked"):
+            print(f"{name}: {getattr(proof, name)}")
+    if not proof.holds:
+        raise GcrsError(f"The decoding is not exact: {proof.failure}.", hint=f"Again: gcrs prove --seed {seed}")
 
 
 @app.command()

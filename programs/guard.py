@@ -8,12 +8,15 @@ even for a moment. Knows nothing of models, prompts or how a reply is shown.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gcrs.toolkit.dialogue.linker import Linker
+from gcrs.toolkit.dialogue.turns import Dialogue, Intent
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from gcrs.toolkit.model.engine import Piece
 
 _ENDS = re.compile(r"""[.!?…。！？]+["'”’)\]]*\s*$""")
@@ -23,6 +26,25 @@ _ABBREVIATION = re.compile(r"\b(?:mr|mrs|ms|dr|st|vs|jr|sr|vol|pt|no|[a-z])\.$",
 def ends_sentence(text: str) -> bool:
     """Whether a sentence ends at the end of `text` (initials and the likes of "Mr." do not end one)."""
     return text.endswith("\n") or bool(_ENDS.search(text) and not _ABBREVIATION.search(text.rstrip()))
+
+
+def licensed_items(
+    dialogue: Dialogue, intent: Intent, targets: Sequence[str], admitted: np.ndarray | None, book: Iterable[str]
+) -> list[str]:
+    """The items that a reply may name: its targets, and those of the dialogue that the rules admit.
+
+    `admitted` is bool [items] in the order of `book`; None admits all. What the rules bar may still be spoken of where
+    nothing is recommended: a reply that chats may name such an item when the person did. A reply that recommends names
+    it neither as an item nor by its title.
+    """
+    mentioned = [item for turn in dialogue.turns for item in (*turn.mentions, *turn.decided_targets)]
+    if admitted is not None and not admitted.all():
+        wanted = set(mentioned)
+        kept = {item for item, ok in zip(book, admitted, strict=True) if ok and item in wanted}
+        if intent == "chat":
+            kept |= {item for turn in dialogue.turns if turn.role == "user" for item in turn.mentions}
+        mentioned = [item for item in mentioned if item in kept]
+    return list(dict.fromkeys([*targets, *mentioned]))
 
 
 class LeakGuard:

@@ -16,6 +16,7 @@ from gcrs.programs.facts_process import FactsProcess
 
 if TYPE_CHECKING:
     from gcrs.programs.recommender import Recommender
+    from gcrs.toolkit.catalog.allow_list import AllowList
     from gcrs.toolkit.dialogue.linker import Linker
     from gcrs.toolkit.model.bundle import Bundle
 
@@ -51,13 +52,17 @@ def no_garbage_collection() -> Iterator[None]:
 
 @dataclass
 class Talker:
-    """A loaded bundle, ready to reply; `seconds` says what its start took."""
+    """A loaded bundle, ready to reply; `seconds` says what its start took.
+
+    `unlisted` are ids of the allow-list that the catalogue does not have.
+    """
 
     bundle: Bundle
     recommender: Recommender
     linker: Linker
     facts: FactsProcess
     seconds: dict[str, float] = field(default_factory=dict)
+    unlisted: tuple[str, ...] = ()
 
 
 def load_talker(
@@ -65,6 +70,8 @@ def load_talker(
     *,
     where: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    allow: AllowList | None = None,
+    or_unknown: bool = False,
     device: str = "cpu",
     chroma_url: str | None = None,
     progress: Progress | None = None,
@@ -72,16 +79,19 @@ def load_talker(
 ) -> Talker:
     """Load the bundle with this directory or name; its model, its linker, its facts.
 
-    Rules and exclusions are checked before anything slow: UsageError and UnknownItem. Also raises DataError for a
-    broken bundle and MissingModelError for missing weights.
+    Rules and exclusions are checked before anything slow: see `Rules.admitted` for what is raised. Also raises
+    DataError for a broken bundle and MissingModelError for missing weights.
     """
     clock = Clock(started)
     with no_garbage_collection():
-        from gcrs.toolkit.catalog.filters import Columns, parse_where
+        from gcrs.programs.rules import Rules
+        from gcrs.toolkit.catalog.filters import Columns
         from gcrs.toolkit.model.bundle import Bundle, load_engine
 
         bundle = Bundle.load(name)
-        Columns(bundle.catalog).allowed([parse_where(rule) for rule in where], exclude)
+        rules, columns = Rules(tuple(where), tuple(exclude), allow, or_unknown), Columns(bundle.catalog)
+        rules.admitted(columns)
+        unlisted = rules.unknown(columns)
         facts = FactsProcess(bundle.directory, list(bundle.catalog.columns), chroma_url)
         clock.lap("bundle")
         from gcrs.programs.recommender import Recommender
@@ -93,4 +103,4 @@ def load_talker(
         linker = Linker(bundle.catalog, bundle.popularity)
         recommender = Recommender.of(bundle, engine, linker=linker)
         clock.lap("program")
-    return Talker(bundle, recommender, linker, facts, clock.seconds)
+    return Talker(bundle, recommender, linker, facts, clock.seconds, unlisted)

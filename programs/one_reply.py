@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 
 from gcrs.programs.recommender import Choice, Recommender
 from gcrs.programs.reply import Reply
+from gcrs.programs.rules import Rules
 from gcrs.programs.session import ChatSession
-from gcrs.toolkit.catalog.filters import Columns, parse_where
+from gcrs.toolkit.catalog.allow_list import AllowList
+from gcrs.toolkit.catalog.filters import Columns
 from gcrs.toolkit.dialogue.linker import Linker
 from gcrs.toolkit.dialogue.turns import Dialogue
 from gcrs.toolkit.errors import DataError, DeadEnd
@@ -26,6 +28,8 @@ class Request:
     where: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     seed: int = 0
+    allow: AllowList | None = None
+    or_unknown: bool = False
 
 
 def reply_to_text(recommender: Recommender, linker: Linker, bundle_hash: str, text: str, request: Request) -> Reply:
@@ -36,6 +40,8 @@ def reply_to_text(recommender: Recommender, linker: Linker, bundle_hash: str, te
         bundle_hash=bundle_hash,
         where=request.where,
         exclude=request.exclude,
+        allow=request.allow,
+        or_unknown=request.or_unknown,
         seed=request.seed,
         k=request.k,
     )
@@ -70,15 +76,19 @@ def reply_to_dialogue(
         turns.append(replace(turn, text=linker.link(turn.text, linked, keep_spans=True).text))
         linked.extend(turns[-1].mentions)
     banned = {item for turn in turns for item in (*turn.mentions, *turn.decided_targets, *turn.feedback)}
-    rules = [parse_where(rule) for rule in request.where]
-    allowed = Columns(catalog).allowed(rules, [*request.exclude, *banned])
+    columns = Columns(catalog)
+    admitted = Rules(request.where, request.exclude, request.allow, request.or_unknown).admitted(columns)
+    allowed = admitted & columns.allowed(exclude=banned)
     if request.intent == "recommend" and not allowed.any():
-        raise DeadEnd("Nothing is left to recommend: no item satisfies the rules.", hint="Relax a rule.")
+        raise DeadEnd(
+            "Nothing is left to recommend: the dialogue names all that the rules admit.", hint="Relax a rule."
+        )
     reply = recommender.reply(
         Dialogue(dialogue.id, tuple(turns)),
         intent=request.intent,
         k=request.k,
         allowed=allowed,
+        admitted=admitted,
         sampling=Sampling(seed=request.seed),
         rules=request.where,
     )

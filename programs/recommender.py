@@ -20,7 +20,7 @@ from gcrs.programs.lm import Beside, beside, digest, is_local, local_lm  # first
 import dspy  # isort: skip
 
 from gcrs.programs.adapter import GcrsAdapter
-from gcrs.programs.guard import LeakGuard
+from gcrs.programs.guard import LeakGuard, licensed_items
 from gcrs.programs.reply import Reply, derive
 from gcrs.programs.signatures import Conversation, PredictIntent, PredictTarget, WriteResponse
 from gcrs.programs.zero_shot import Parts, as_pieces, look_up
@@ -94,6 +94,7 @@ class Recommender(dspy.Module):
         n_targets: int = 1,
         k: int = 10,
         allowed: np.ndarray | None = None,
+        admitted: np.ndarray | None = None,
         sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
         on_piece: Callable[[Piece], None] | None = None,
         respond: bool = True,
@@ -103,7 +104,8 @@ class Recommender(dspy.Module):
         """A Prediction with `reply` (a Reply) and its `intent`, `target` (semantic IDs as text) and `response`.
 
         `intent` forces a decision (vetoing one forces the other); `targets` are rendered instead of predicted;
-        `allowed` is bool [items] in the order of the codebook; `rules` say in words what it stands for. `on_piece` gets
+        `allowed` is bool [items] in the order of the codebook, `admitted` the same by the rules alone, whatever was
+        mentioned or given before (see `licensed_items`); `rules` say in words what it stands for. `on_piece` gets
         the reply's pieces once they are safe to show; `stop` is asked between pieces and ends the reply. Raises
         UsageError for options that contradict each other, UnknownItem and DeadEnd when a target is not in the
         catalogue or nothing is allowed.
@@ -127,12 +129,15 @@ class Recommender(dspy.Module):
             if decision.intent == "recommend" and not given:
                 with _timed(seconds, "target"):
                     chosen, ranking = self._choose(context, n_targets, k, allowed, local)
+            ids = tuple(target.item_id for target in chosen)
             text, leaks = "", 0
             if respond:
                 with _timed(seconds, "response"):
-                    text, leaks = self._write(context, decision.intent, chosen, sampling, on_piece, stop, local)
+                    licensed = licensed_items(context, decision.intent, ids, admitted, parts.book)
+                    text, leaks = self._write(
+                        context, decision.intent, chosen, licensed, sampling, on_piece, stop, local
+                    )
         seconds["total"] = perf_counter() - start
-        ids = tuple(target.item_id for target in chosen)
         turn = Turn("assistant", text, decision.intent, ids)
         stopped = stop is not None and stop()
         reply = Reply(decision, intent != "free", chosen, ranking, text, turn, leaks, seconds, fitted.dropped, stopped)
@@ -220,6 +225,7 @@ class Recommender(dspy.Module):
         context: Conversation,
         intent: Intent,
         targets: Sequence[Scored],
+        licensed: Sequence[str],
         sampling: Sampling,
         on_piece: Callable[[Piece], None] | None,
         stop: Callable[[], bool] | None,
@@ -230,8 +236,6 @@ class Recommender(dspy.Module):
         A title that nothing licenses stops the attempt; a second one goes on from the last safe sentence with another
         seed and leaves out the sentences that leak again.
         """
-        mentioned = [item for turn in context.turns for item in (*turn.mentions, *turn.decided_targets)]
-        licensed = list(dict.fromkeys([*(target.item_id for target in targets), *mentioned]))
         linker = self.parts.linker
         guard = LeakGuard(linker, licensed, drop=False)
         write = self._write_here if local else self._write_elsewhere

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from gcrs.programs.recommender import Choice, Recommender
 from gcrs.programs.reply import Reply, derive
+from gcrs.programs.rules import Rules
 from gcrs.programs.session_file import Decision, Exchange, Mark, Saved, Step, read_session, write_session
 from gcrs.programs.why import explain
-from gcrs.toolkit.catalog.filters import Columns, parse_where
+from gcrs.toolkit.catalog.allow_list import AllowList, read_allow_list
+from gcrs.toolkit.catalog.filters import Columns
 from gcrs.toolkit.dialogue.turns import Dialogue, Feedback, Turn
 from gcrs.toolkit.errors import DeadEnd, UsageError
 from gcrs.toolkit.model.engine import Piece, Sampling
@@ -50,9 +52,9 @@ class Said:
 class ChatSession:
     """One person's conversation with a recommender.
 
-    `where` are rules such as `year>=2000`, `exclude` item ids that are never recommended; both hold for the whole
-    session. Each reply's seed derives from `seed` and the number of exchanges before it. Raises UsageError for a rule
-    that means nothing in this catalogue, UnknownItem for an item that is not in it.
+    `where` are rules such as `year>=2000`, `exclude` item ids that are never recommended, `allow` the only ids that
+    may be, `or_unknown` admits items whose values are missing; all hold for the whole session. Each reply's seed
+    derives from `seed` and the number of exchanges before it. Raises what `Rules.admitted` raises.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class ChatSession:
         bundle_hash: str,
         where: Sequence[str] = (),
         exclude: Sequence[str] = (),
+        allow: AllowList | None = None,
+        or_unknown: bool = False,
         seed: int = 0,
         sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
         k: int = 10,
@@ -82,12 +86,22 @@ class ChatSession:
         place = {item.id: row for row, item in enumerate(self.catalog)}
         self._row = {item: row for row, item in enumerate(recommender.parts.book)}
         self._rows = [place[item] for item in self._row]
-        self._set_rules(where, exclude)
+        self._set_rules(Rules(tuple(where), tuple(exclude), allow, or_unknown))
 
-    def _set_rules(self, where: Sequence[str], exclude: Sequence[str]) -> None:
-        exclude = tuple(dict.fromkeys(self.catalog.canonical(item) for item in exclude))
-        self._permitted = self._columns.allowed([parse_where(rule) for rule in where], exclude)[self._rows]
-        self.where, self.exclude = tuple(where), exclude
+    def _set_rules(self, rules: Rules) -> None:
+        self._permitted = rules.admitted(self._columns)[self._rows]
+        exclude = tuple(dict.fromkeys(self.catalog.canonical(item) for item in rules.exclude))
+        self.rules = replace(rules, exclude=exclude)
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """The rules in force, as typed."""
+        return self.rules.where
+
+    @property
+    def exclude(self) -> tuple[str, ...]:
+        """The items that are never recommended."""
+        return self.rules.exclude
 
     # What follows from the steps
 
@@ -171,6 +185,7 @@ class ChatSession:
             n_targets=self.n_targets,
             k=max(self.k, self.n_targets),
             allowed=allowed,
+            admitted=self._permitted,
             sampling=replace(self.sampling, seed=derive(self.seed, len(self.exchanges))),
             on_piece=on_piece,
             stop=stop,
@@ -259,7 +274,17 @@ class ChatSession:
 
     def save(self, path: Path) -> None:
         """Write the session as JSON, whole or not at all."""
-        saved = Saved(self.bundle_hash, self.seed, self.where, self.exclude, self.steps, self.blocked)
+        allow = self.rules.allow.path if self.rules.allow else None
+        saved = Saved(
+            self.bundle_hash,
+            self.seed,
+            self.where,
+            self.exclude,
+            self.steps,
+            self.blocked,
+            allow,
+            self.rules.or_unknown,
+        )
         write_session(saved, path)
 
     def load(
@@ -268,15 +293,21 @@ class ChatSession:
         *,
         where: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
+        allow: AllowList | None = None,
+        or_unknown: bool = False,
         seed: int | None = None,
     ) -> Saved:
         """Continue a saved session and return what it held.
 
-        `where` and `seed` replace the saved ones where given, `exclude` joins those saved. DataError (exit 3) for a
-        file that is broken, of another version, or made with another bundle.
+        `where`, `allow` and `seed` replace the saved ones where given, `exclude` joins those saved; a saved allow-list
+        is read anew from its file, so it is that of today. DataError (exit 3) for a file that is broken, of another
+        version, or made with another bundle, or whose allow-list is gone.
         """
         saved = read_session(path, self.bundle_hash, self.catalog)
-        self._set_rules(saved.where if where is None else where, (*saved.exclude, *exclude))
+        if allow is None and saved.allow is not None:
+            allow = read_allow_list(saved.allow)
+        kept = saved.where if where is None else tuple(where)
+        self._set_rules(Rules(kept, (*saved.exclude, *exclude), allow, or_unknown or saved.or_unknown))
         self.seed, self.steps, self.blocked = saved.seed if seed is None else seed, saved.steps, saved.blocked
         return saved
 

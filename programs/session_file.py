@@ -83,6 +83,8 @@ class Saved:
     exclude: tuple[str, ...]
     steps: tuple[Step, ...]
     blocked: frozenset[tuple[str, str]]
+    allow: Path | None = None
+    or_unknown: bool = False
 
 
 def write_session(saved: Saved, path: Path) -> None:
@@ -100,6 +102,8 @@ def write_session(saved: Saved, path: Path) -> None:
         "seed": saved.seed,
         "where": saved.where,
         "exclude": saved.exclude,
+        "allow": None if saved.allow is None else str(saved.allow),
+        "or_unknown": saved.or_unknown,
         "blocked": sorted(saved.blocked),
         "steps": steps,
     }
@@ -125,12 +129,14 @@ def read_session(path: Path, bundle: str, catalog: Catalog) -> Saved:
         where, exclude = _texts(raw["where"]), _texts(raw["exclude"])
         blocked = frozenset((str(surface), str(item)) for surface, item in raw["blocked"])
         seed = int(raw["seed"])
+        allow = None if raw.get("allow") is None else Path(raw["allow"])
+        or_unknown = bool(raw.get("or_unknown", False))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is a broken session: {type(error).__name__} at {error}.") from error
     for item in _items(steps):
         if item not in catalog:
             raise DataError(f"{path} speaks of the item {item!r}, which is not in this catalogue.")
-    return Saved(bundle, seed, where, exclude, steps, blocked)
+    return Saved(bundle, seed, where, exclude, steps, blocked, allow, or_unknown)
 
 
 def _step(raw: dict[str, Any], where: str) -> Step:

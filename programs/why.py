@@ -86,7 +86,7 @@ def _barred(session: ChatSession, item: Item) -> list[str]:
     if item.id in session.exclude:
         return [f"{item.label} is excluded for this session."]
     if not session.permits(item.id):
-        return [f"{item.label} does not satisfy {', '.join(session.where)}."]
+        return [f"{item.label} does not satisfy {', '.join(session.rules.spelled)}."]
     if (value := session.feedback.get(item.id)) is not None:
         return [f"You said of {item.label}: {value}; so it is not recommended."]
     if item.id in session.mentioned:
@@ -127,7 +127,7 @@ def shared_facts(one: Item, other: Item) -> list[str]:
 
 
 def _rules_line(session: ChatSession) -> str:
-    rules = ", ".join(session.where) or "none"
+    rules = ", ".join(session.rules.spelled) or "none"
     left_out = len({*session.given, *session.mentioned, *session.feedback})
     excluded = f"; {len(session.exclude)} excluded by you" if session.exclude else ""
     return f"Rules in force: {rules}{excluded}; {left_out} left out because mentioned, given or judged."

@@ -29,6 +29,7 @@ Commands:
   pull       Fetch a bundle that was pushed; then --bundle finds it by name.
   chat       Talk with the recommender; reads lines from a pipe as well.
   recommend  The k best items and a reply for one message or dialogue.
+  prove      Decode at random; fails unless every item is an allowed one.
   doctor     Look after this machine; forecast a fine-tuning run.
   catalog    Build, show and check a catalogue with semantic IDs.
   data       Public data sets as gcrs dialogues.

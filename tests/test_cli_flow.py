@@ -146,6 +146,16 @@ def test_recommend_may_only_chat(bundle: Path, capsys: pytest.CaptureFixture[str
     assert answer["intent"] == "chat" and answer["items"] == [] and answer["reply"].strip()
 
 
+def test_recommend_from_an_allow_list(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stock = tmp_path / "stock.json"
+    stock.write_text('["m02", "m05", "m08", "x1", "x2"]', encoding="utf-8")
+    flags = ["--bundle", str(bundle), "--allow", str(stock), "--where", "not genre=action or year<1980", "--or-unknown"]
+    assert main(["recommend", "hi", *flags, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert {item["id"] for item in json.loads(out)["items"]} == {"m05", "m08"}
+    assert err == "2 of the 5 allowed ids are not in the catalogue: x1, x2\n"
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
@@ -153,7 +163,16 @@ def test_recommend_may_only_chat(bundle: Path, capsys: pytest.CaptureFixture[str
         (["--where", "year"], 2, "'year' is no rule"),
         (["--where", "year>old"], 3, "compares the column 'year' with 'old', expected an integer"),
         (["--exclude", "m99"], 3, "Item 'm99' is not in the catalogue."),
-        (["--where", "year>2050"], 1, "Nothing is left to recommend"),
+        (
+            ["--where", "year>2050"],
+            1,
+            "Nothing is left to recommend: no item satisfies 'year>2050'. year holds 1942 to 2017.",
+        ),
+        (["--where", "year>1990 and (genre=drama or"], 2, "expected a column at character 30, found the end"),
+        (["--where", "yaer>1990 or genre=drama"], 3, "no column 'yaer'. Nearest: year"),
+        (["--exclude", "Fargo"], 3, "Item 'Fargo' is not in the catalogue. That is a title: its id is m08."),
+        (["--allow", "/no/such/list"], 3, "/no/such/list does not exist."),
+        (["--allow", __file__], 3, "in the catalogue. The first is"),
     ],
 )
 def test_rules_that_cannot_be_met(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,6 +151,73 @@ def test_any_catalogue_any_beam(seed: int, n: int, beams: int) -> None:
     some = ranking[0].item_id
     plain = plain_score(some, PROMPTS[1], own.book, seed=1)
     assert exact[list(sids).index(some)] == pytest.approx(plain, abs=TOLERANCE)
+
+
+@settings(max_examples=25, deadline=None)
+@given(FILTERS.filter(lambda allowed: bool(allowed.any())), st.integers(1, 12), st.permutations(ITEMS))
+def test_ties_stand_by_item_id_under_any_filter(allowed: np.ndarray, k: int, names: list[str]) -> None:
+    """A model without an opinion: items are as likely as the tree splits, whatever their ids are called."""
+    flat = Engine(indifferent_model(), TOKENS, Codebook(BOOK.codes, dict(zip(names, BOOK.ids.values(), strict=True))))
+    ranking = flat.targets(PROMPTS[0], k=k, beams=len(ITEMS), allowed=allowed)
+    exact = dict(zip(names, flat.score_all(PROMPTS[0]).tolist(), strict=True))
+    kept = [name for name, ok in zip(names, allowed, strict=True) if ok]
+    assert item_ids(ranking) == sorted(kept, key=lambda name: (-round(exact[name], 5), name))[:k]
+
+
+@cache
+def indifferent_model() -> Any:
+    model = toy_model(TOKENS)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[TOKENS.level_range(0)[0] :] = 0  # every code is as likely as its siblings
+    return model
+
+
+@pytest.mark.parametrize("k", [200, 1000])
+def test_a_thousand_items_are_the_exhaustive_ranking(k: int) -> None:
+    rng = np.random.default_rng(0)
+    tokens = toy_tokens((8, 16, 16))
+    picked = rng.choice(8 * 16 * 16, size=1200, replace=False)
+    sids = {f"i{row}": (int(row) // 256, int(row) // 16 % 16, int(row) % 16) for row in picked}
+    own = Engine(toy_model(tokens, seed=3), tokens, Codebook(tokens.codes, sids))
+    allowed = rng.random(1200) < 0.9
+    prompt = [*encode_prompt(toy_dialogues()[1][:1], tokens, own.book), tokens.rec]
+    ranking = own.targets(prompt, k=k, beams=1200, allowed=allowed)
+    exact = own.score_all(prompt, allowed)
+    assert len(set(item_ids(ranking))) == k
+    assert [one.score for one in ranking] == pytest.approx(np.sort(exact)[::-1][:k], abs=TOLERANCE)
+    rows = {name: row for row, name in enumerate(sids)}
+    assert all(one.score == pytest.approx(exact[rows[one.item_id]], abs=TOLERANCE) for one in ranking)
+    cut = own.targets(prompt, k=k, allowed=allowed)  # beams = k: a smaller beam, still k distinct allowed items
+    assert len(set(item_ids(cut))) == k and all(allowed[rows[one.item_id]] for one in cut)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(PROMPTS), st.integers(1, 40), FILTERS), min_size=1, max_size=5),
+    st.integers(1, 12),
+)
+def test_a_batch_is_its_prompts_one_by_one(batch: list[tuple[list[int], int, np.ndarray]], k: int) -> None:
+    prompts = [prompt[:cut] for prompt, cut, _ in batch]
+    filters = [allowed if allowed.any() else None for _, _, allowed in batch]
+    together = engine().targets_batch(prompts, k=k, allowed=filters)
+    for prompt, allowed, found in zip(prompts, filters, together, strict=True):
+        alone = toy_engine().targets(prompt, k=k, allowed=allowed)
+        assert item_ids(found) == item_ids(alone)
+        assert [one.score for one in found] == pytest.approx([one.score for one in alone], abs=TOLERANCE)
+    assert engine().targets_batch([], k=k) == []
+    with pytest.raises(UsageError, match="1 filters for 2 prompts"):
+        engine().targets_batch(PROMPTS[:2], k=k, allowed=[None])
+
+
+def test_a_batch_forwards_what_its_prompts_share_once() -> None:
+    own = toy_engine()
+    prompts = [[*PROMPTS[0][:20], 7], PROMPTS[1][:15], PROMPTS[0][:25], PROMPTS[1][:18], PROMPTS[0][:20]]
+    own.targets_batch(prompts, k=1)
+    shared = own.stats.targets.forwarded
+    one_by_one = toy_engine()
+    for prompt in prompts:
+        one_by_one.targets(prompt, k=1)
+    assert shared < one_by_one.stats.targets.forwarded
 
 
 # ---- prefix re-use

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gcrs.toolkit.errors import DataError, DeadEnd
 from gcrs.toolkit.ids.tree import ROOT, PrefixTree
+from gcrs.toolkit.ids.tree_changes import extend, remove, same, sorted_codes
+from gcrs.toolkit.ids.tree_file import load_tree, save_tree
 
 Catalogue = tuple[tuple[int, ...], np.ndarray, np.ndarray]
 
@@ -145,3 +150,88 @@ def test_a_hundred_thousand_items_are_small() -> None:
     tree = PrefixTree.build(ids, (256,) * 4)
     assert tree.nbytes < 5e6
     assert (tree.leaf_rows(tree.walk_batch(ids[::997])) == np.arange(len(ids))[::997]).all()
+
+
+# ---- membership, changes, files
+
+
+@given(catalogues(), st.integers(0, 2**32 - 1))
+@settings(max_examples=80, deadline=None)
+def test_membership_is_that_of_the_set(catalogue: Catalogue, seed: int) -> None:
+    counts, ids, allowed = catalogue
+    rng = np.random.default_rng(seed)
+    asked = np.concatenate([ids, rng.integers(-2, max(counts) + 2, size=(60, len(counts)))])
+    full = PrefixTree.build(ids, counts)
+    for tree, kept in ((full, ids), (full.subset(allowed), ids[allowed])):
+        held = {tuple(sid) for sid in kept.tolist()}
+        assert tree.contains(asked).tolist() == [tuple(sid) in held for sid in asked.tolist()]
+        assert [tuple(sid) in tree for sid in asked.tolist()] == tree.contains(asked).tolist()
+        assert tree.contains(asked, full=True).tolist() == full.contains(asked).tolist()
+    assert () not in full and "ab" not in full and (*ids[0].tolist(), 0) not in full
+    with pytest.raises(DataError, match="expected"):
+        full.contains(ids[:, :0])
+
+
+@given(catalogues(), st.data())
+@settings(max_examples=80, deadline=None)
+def test_extending_is_building_from_all_rows(catalogue: Catalogue, data: st.DataObject) -> None:
+    counts, ids, allowed = catalogue
+    cut = data.draw(st.integers(0, len(ids)))
+    whole = PrefixTree.build(ids, counts)
+    start = PrefixTree.build(ids[:cut], counts)
+    assert same(extend(start, ids[cut:]), whole)
+    assert sorted_codes(whole).tolist() == sorted(ids.tolist())
+    filtered = extend(start.subset(allowed[:cut]), ids[cut:])
+    assert filtered.allowed_rows().tolist() == [*allowed[:cut].tolist(), *[True] * (len(ids) - cut)]
+    assert same(filtered.full, whole)
+    with pytest.raises(DataError, match="same codes"):
+        extend(whole, ids[:1])
+
+
+@given(catalogues(), st.data())
+@settings(max_examples=80, deadline=None)
+def test_removing_is_building_from_what_is_left(catalogue: Catalogue, data: st.DataObject) -> None:
+    counts, ids, allowed = catalogue
+    gone = np.array(data.draw(st.lists(st.integers(0, len(ids) - 1), max_size=len(ids))), dtype=np.int64)
+    left = np.delete(ids, gone, axis=0)
+    assert same(remove(PrefixTree.build(ids, counts), gone), PrefixTree.build(left, counts))
+    filtered = remove(PrefixTree.build(ids, counts).subset(allowed), gone)
+    assert same(filtered, PrefixTree.build(left, counts).subset(np.delete(allowed, gone)))
+    assert same(extend(remove(PrefixTree.build(ids, counts), gone), ids[np.unique(gone)]).full, PrefixTree.build(
+        np.concatenate([left, ids[np.unique(gone)]]), counts))  # fmt: skip
+    with pytest.raises(DataError, match=f"Row {len(ids)} is not"):
+        remove(PrefixTree.build(ids, counts), np.array([len(ids)]))
+
+
+@given(catalogues(), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_saved_tree_is_the_tree_and_a_harmed_file_is_refused(tmp_path: Path, catalogue: Catalogue, seed: int) -> None:
+    counts, ids, allowed = catalogue
+    tree, file = PrefixTree.build(ids, counts), tmp_path / "tree"
+    save_tree(tree, file, catalog="films")
+    loaded = load_tree(file, catalog="films")
+    assert same(loaded, tree) and same(loaded.subset(allowed), tree.subset(allowed))
+    assert not loaded.first.flags.writeable and loaded.contains(ids).all()
+    assert same(extend(remove(loaded, np.array([0])), ids[:1]).full, extend(remove(tree, np.array([0])), ids[:1]))
+    whole, rng = file.read_bytes(), np.random.default_rng(seed)
+    file.write_bytes(whole[: rng.integers(len(whole))])
+    with pytest.raises(DataError, match=r"broken|no prefix tree"):
+        load_tree(file, catalog="films")
+    at, byte = int(rng.integers(len(whole))), int(rng.integers(1, 256))
+    file.write_bytes(whole[:at] + bytes([whole[at] ^ byte]) + whole[at + 1 :])
+    with suppress(DataError):  # unless what is read is the very same tree
+        assert same(load_tree(file, catalog="films"), tree)
+
+
+def test_a_tree_of_another_catalogue_is_refused(tmp_path: Path) -> None:
+    tree = PrefixTree.build(np.array([[0, 1], [1, 0]]), (2, 2))
+    save_tree(tree, tmp_path / "tree", catalog="a" * 64)
+    with pytest.raises(DataError, match="belongs to the catalogue aaaaaaaaaaaa, this one is bbbbbbbbbbbb"):
+        load_tree(tmp_path / "tree", catalog="b" * 64)
+    with pytest.raises(DataError, match="does not exist"):
+        load_tree(tmp_path / "none", catalog="a")
+    (tmp_path / "text").write_text("no tree")
+    with pytest.raises(DataError, match="broken"):
+        load_tree(tmp_path / "text", catalog="a")
+    with pytest.raises(DataError, match="filter"):
+        save_tree(tree.subset(np.array([True, False])), tmp_path / "tree", catalog="a")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcrs.programs.guard import LeakGuard, ends_sentence
+from gcrs.programs.guard import LeakGuard, ends_sentence, licensed_items
 from gcrs.toolkit.dialogue.linker import Linker
+from gcrs.toolkit.dialogue.turns import Dialogue, Turn
 from gcrs.toolkit.model.engine import Piece
-from toys import toy_catalog
+from toys import toy_book, toy_catalog
 
 LINKER = Linker(toy_catalog())
 
@@ -66,8 +68,37 @@ words = st.sampled_from(["great", "The Matrix", "Galaxy Quest", "Fargo", "you", 
 sentences = st.lists(st.tuples(st.lists(words, min_size=1, max_size=5), st.sampled_from(".!?")), max_size=5)
 
 
+@settings(deadline=None)
 @given(sentences, st.sets(st.sampled_from(["m03", "m05", "m08"])), st.booleans())
 def test_no_unlicensed_title_is_ever_shown(said: list[tuple[list[str], str]], licensed: set[str], drop: bool) -> None:
     text = " ".join(" ".join(sentence) + end for sentence, end in said)
     shown, _ = run(text, tuple(licensed), drop=drop)
     assert {link.item for link in LINKER.link(shown, tuple(licensed)).links} <= licensed
+
+
+SPOKEN = Dialogue(
+    "1",
+    (
+        Turn("user", "I loved <item:m01> and <item:m04>"),
+        Turn("assistant", "Then <item:m09>, or <item:m06>!"),
+        Turn("user", "Seen it, and <item:m08> too"),
+    ),
+)
+
+
+def test_rules_limit_what_a_reply_may_name() -> None:
+    book = toy_book()
+    admitted = np.array([item not in ("m01", "m09", "m08") for item in book])
+    everything = ["m05", "m01", "m04", "m09", "m06", "m08"]
+    assert licensed_items(SPOKEN, "recommend", ("m05",), None, book) == everything
+    assert licensed_items(SPOKEN, "recommend", ("m05",), np.ones(12, dtype=bool), book) == everything
+    assert licensed_items(SPOKEN, "recommend", ("m05",), admitted, book) == ["m05", "m04", "m06"]
+    chatting = licensed_items(SPOKEN, "chat", (), admitted, book)
+    assert chatting == ["m01", "m04", "m06", "m08"], "what the person named may be spoken of, our own m09 no more"
+
+
+def test_a_barred_title_in_prose_is_a_leak() -> None:
+    admitted = np.array([item != "m01" for item in toy_book()])
+    licensed = tuple(licensed_items(SPOKEN, "recommend", ("m05",), admitted, toy_book()))
+    text, guard = run("Like Alien, it is great! Watch Galaxy Quest. Inception is fine.", licensed)
+    assert text == " Watch Galaxy Quest. Inception is fine." and guard.leaks == 1

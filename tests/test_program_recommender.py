@@ -147,6 +147,19 @@ def test_a_title_that_nothing_licenses_is_written_anew_and_never_shown(engine: E
     assert "".join(piece.text for piece in heard) == reply.text
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_reply_that_recommends_names_nothing_that_the_rules_bar(program: Recommender, seed: int) -> None:
+    loose = Sampling(3.0, 1.0, 1.0, 60, seed)
+    dialogue = Dialogue("1", (Turn("user", "I loved <item:m01> and <item:m08>"),))
+    rules = ~mask("m01", "m03")
+    reply = program.reply(dialogue, intent="recommend", allowed=rules & ~mask("m08"), admitted=rules, sampling=loose)
+    prose = program.parts.linker.link(reply.text).links  # type: ignore[union-attr]
+    named = {*reply.turn.mentions, *(link.item for link in prose)}
+    assert named <= {reply.targets[0].item_id, "m08"}
+    chatting = program.reply(dialogue, intent="chat", allowed=rules, admitted=rules, sampling=loose)
+    assert chatting.turn.targets == () and set(chatting.turn.mentions) <= {"m01", "m08"}
+
+
 # The same program under a model that knows no semantic IDs
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gcrs.programs.lm import local_lm
 from gcrs.programs.recommender import Recommender
 from gcrs.programs.session import MORE, ChatSession, Said
+from gcrs.toolkit.catalog.allow_list import read_allow_list
 from gcrs.toolkit.dialogue.linker import Linker
 from gcrs.toolkit.errors import DataError, DeadEnd, UnknownItem, UsageError
 from gcrs.toolkit.model.engine import Sampling
@@ -108,6 +109,34 @@ def test_rules_and_exclusions_hold_for_the_whole_session(parts: Any) -> None:
         new(parts, where=["colour=red"])
     with pytest.raises(UnknownItem):
         new(parts, exclude=["m99"])
+
+
+def test_allow_lists_and_missing_values_are_part_of_the_session(parts: Any, tmp_path: Path) -> None:
+    stock, file = tmp_path / "stock.txt", tmp_path / "chat.json"
+    stock.write_text("m05\nm07\nm11\nm01\nm98\n")
+    allow = read_allow_list(stock)
+    session = new(parts, where=["not genre=drama"], exclude=["m11"], allow=allow, or_unknown=True)
+    assert legal(session) == {"m05", "m07", "m01"} and session.rules.spelled[-1] == "only the ids in stock.txt"
+    assert "does not satisfy not genre=drama, missing values admitted, only" in "\n".join(session.why("m08"))
+    session.save(file)
+    other = new(parts)
+    other.load(file)
+    assert other.rules == session.rules and legal(other) == legal(session)
+    stock.write_text("m07")  # what is in stock changes, the session goes on with today's
+    other.load(file)
+    assert legal(other) == {"m07"}
+    other.load(file, where=["year<2000"], allow=allow)
+    assert legal(other) == {"m05", "m07", "m01"}
+    stock.unlink()
+    with pytest.raises(DataError, match=r"stock\.txt does not exist"):
+        other.load(file)
+    with pytest.raises(DeadEnd, match="no item satisfies 'genre=sci'. genre holds sci-fi"):
+        new(parts, where=["genre=sci"])
+    with pytest.raises(DeadEnd, match="all the rules at once"):
+        new(parts, where=["genre=drama", "year>1990"])
+    stock.write_text("[1, 2]")
+    with pytest.raises(DataError, match=r"None of the 2 ids in .*stock.txt is in the catalogue. The first is '1'"):
+        new(parts, allow=read_allow_list(stock))
 
 
 def test_a_like_is_told_to_the_model_with_the_next_message(parts: Any) -> None:
@@ -228,6 +257,8 @@ def test_a_saved_session_goes_on_the_same(parts: Any, tmp_path: Path) -> None:
         ({"steps": [{"mark": "liked", "item": "m99"}]}, "not in this catalogue"),
         ({"steps": [{"words": "hi"}]}, "broken session"),
         ({"seed": None}, "broken session"),
+        ({"allow": 7}, "broken session"),
+        ({"allow": "/no/such/file"}, "/no/such/file does not exist"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(parts: Any, tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -6,12 +6,16 @@ Random unique IDs, the hardest shape (almost no shared prefixes below level two)
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from gcrs.toolkit.ids.tree import PrefixTree
+from gcrs.toolkit.ids.tree_changes import extend, remove
+from gcrs.toolkit.ids.tree_file import load_tree, save_tree
 
 
 def best(run: Callable[[], object], repeats: int) -> float:
@@ -39,12 +43,19 @@ def measure(n: int, levels: int, codes: int, beams: int = 50) -> dict[str, float
     counts = (codes,) * levels
     tree = PrefixTree.build(ids, counts)
     allowed = rng.random(n) < 0.3
-    filtered = tree.subset(allowed)
+    filtered, shorter = tree.subset(allowed), PrefixTree.build(ids[:-1], counts)
     row: dict[str, float] = {
         "build_s": best(lambda: PrefixTree.build(ids, counts), 3),
         "mb": tree.nbytes / 1e6,
         "filter_s": best(lambda: tree.subset(allowed), 5),
+        "contains_1000_ms": 1e3 * best(lambda: filtered.contains(ids[:1000]), 20),
+        "extend_1_s": best(lambda: extend(shorter, ids[-1:]), 3),
+        "remove_1_s": best(lambda: remove(tree, np.array([0])), 3),
     }
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "tree")
+        row["save_s"] = best(lambda: save_tree(tree, file, catalog="bench"), 2)
+        row["load_s"] = best(lambda: load_tree(file, catalog="bench"), 5)
     for level in range(levels):
         begin, end = tree.level_start[level : level + 2]
         states = np.sort(rng.integers(begin, end, size=beams))

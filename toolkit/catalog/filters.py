@@ -1,62 +1,31 @@
-"""Rules such as `year>=2000` or `genre!=horror`, answered from typed columns in memory.
+"""Rules such as `year>=2000` or `not genre=horror`, answered from typed columns in memory.
 
-A missing value satisfies no rule, negations included; `=` on a list means contains; texts compare case-folded.
-Knows nothing of trees or of the grammar: the answer is a mask over the catalogue's items.
+A missing value satisfies no comparison, `!=` included, and no `not` of one: a comparison with it is neither true nor
+false, and `and`, `or` and `not` join these three as in Kleene's strong logic. `=` on a list means contains; texts
+compare case-folded. Knows nothing of trees or of the grammar: the answer is a mask over the catalogue's items.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Collection, Iterable, Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
 
 from gcrs.toolkit.catalog.columns import parse_date
-from gcrs.toolkit.catalog.item import Catalog, ColumnType, Fact
-from gcrs.toolkit.errors import DataError, UsageError
+from gcrs.toolkit.catalog.item import Catalog, ColumnType
+from gcrs.toolkit.catalog.nearest import nearest, nearest_item
+from gcrs.toolkit.catalog.rules import Conjunction, Disjunction, Negation, Operator, Predicate, Rule, parse_where
+from gcrs.toolkit.catalog.text_column import TextColumn
+from gcrs.toolkit.errors import DataError, UnknownItem
 
 if TYPE_CHECKING:
     import numpy as np
 
-Operator = Literal["=", "!=", "<", "<=", ">", ">=", "~"]
-
-_WHERE = re.compile(r"\s*([^=<>!~]+?)\s*(==|!=|<=|>=|=|<|>|~)\s*(.*?)\s*", re.DOTALL)
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _PARTIAL_DATE = re.compile(r"\d{4}(-\d\d)?")
 _ORDER = ("<", "<=", ">", ">=")
-
-
-@dataclass(frozen=True)
-class Predicate:
-    """One rule: a column (as typed, perhaps its singular), an operator and the value as typed."""
-
-    column: str
-    operator: Operator
-    value: str
-
-    def __str__(self) -> str:
-        return f"{self.column}{self.operator}{self.value}"
-
-
-def parse_where(text: str) -> Predicate:
-    """The rule written as `column OP value`, OP one of = != < <= > >= ~ (contains); quotes around the value may stay.
-
-    Raises UsageError when it is no such rule. Whether the column exists is known to `Columns` only.
-    """
-    match = _WHERE.fullmatch(text)
-    if match is None:
-        raise UsageError(
-            f"{text!r} is no rule: expected a column, one of {' '.join(get_args(Operator))}, and a value.",
-            hint="For example: --where 'year>=2000' --where genre=comedy",
-        )
-    column, operator, value = match.groups()
-    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
-        value = value[1:-1]
-    if not value.strip():
-        raise UsageError(f"{text!r} has no value behind {operator!r}.", hint=f"For example: {column}{operator}2000")
-    return Predicate(column, "=" if operator == "==" else operator, value)  # type: ignore[arg-type]
 
 
 class Columns:
@@ -68,24 +37,47 @@ class Columns:
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self.types: dict[str, ColumnType] = {"id": "string", "title": "string", **catalog.columns}
-        self._position = {item.id: position for position, item in enumerate(catalog)}
+        self._position = {name: row for row, item in enumerate(catalog) for name in (item.id, *item.aliases)}
         self._numbers: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        self._texts: dict[str, _Texts] = {}
+        self._texts: dict[str, TextColumn] = {}
 
-    def allowed(self, predicates: Iterable[Predicate] = (), exclude: Collection[str] = ()) -> np.ndarray:
-        """Bool [n], in catalogue order: which items satisfy every predicate and are not excluded.
+    def allowed(
+        self,
+        rules: Iterable[Rule] = (),
+        exclude: Iterable[str] = (),
+        *,
+        allow: Collection[str] | None = None,
+        or_unknown: bool = False,
+    ) -> np.ndarray:
+        """Bool [n], in catalogue order: which items satisfy every rule, are not excluded, and stand in `allow`.
 
-        Exclusions may be ids or aliases and act on the item they mean. Raises DataError for a column the catalogue
-        does not have, a value of the wrong type or an operator that the type does not have, and UnknownItem.
+        Exclusions and `allow` may be ids or aliases and act on the item they mean; what `allow` names beside the
+        catalogue is passed over. With `or_unknown` an item also satisfies a rule that is undecided because a value is
+        missing. Raises DataError for a column the catalogue does not have, a value of the wrong type or an operator
+        that the type does not have, and UnknownItem for an exclusion.
         """
         import numpy as np
 
         mask = np.ones(len(self.catalog), dtype=bool)
-        for predicate in predicates:
-            mask &= self._satisfying(predicate)
+        for rule in rules:
+            yes, no = self._judge(rule)
+            mask &= ~no if or_unknown else yes
+        if allow is not None:
+            listed = np.zeros(len(self.catalog), dtype=bool)
+            rows = self.rows(allow)
+            listed[rows[rows >= 0]] = True
+            mask &= listed
         for item_id in exclude:
-            mask[self._position[self.catalog.canonical(item_id)]] = False
+            if item_id not in self._position:
+                raise UnknownItem(item_id, hint=nearest_item(self.catalog, item_id))
+            mask[self._position[item_id]] = False
         return mask
+
+    def rows(self, ids: Collection[str]) -> np.ndarray:
+        """The items' places in the catalogue by id or alias, int64 [ids]; -1 for what is not in it."""
+        import numpy as np
+
+        return np.fromiter(map(self._position.get, ids, repeat(-1)), dtype=np.int64, count=len(ids))
 
     def resolve(self, name: str) -> str:
         """The column that `name` means: exactly, or but for case, or as its singular or plural (genre, genres).
@@ -98,11 +90,48 @@ class Columns:
         for form in _forms(name.casefold()):
             if form in folded:
                 return folded[form]
-        near = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
+        near = nearest(name.casefold(), folded)
         columns = ", ".join(folded[column] for column in near) if near else ", ".join(self.types)
         raise DataError(
             f"The catalogue has no column {name!r}.", hint=f"{'Nearest' if near else 'Its columns'}: {columns}."
         )
+
+    def values_near(self, predicate: Predicate) -> str:
+        """What the predicate's column does hold, nearest first: for the message when nothing satisfies it."""
+        column = self.resolve(predicate.column)
+        if self.types[column] == "boolean":
+            return "true and false"
+        if self.types[column] in ("integer", "number"):
+            values, known = self._number_column(column)
+            held: Sequence[Any] = values[known].tolist()
+        else:
+            held = self._text_column(column).distinct
+            if self.types[column] != "date" and (near := nearest(" ".join(predicate.value.casefold().split()), held)):
+                return ", ".join(near)
+        return f"{min(held)} to {max(held)}" if held else "no value at all"
+
+    def _judge(self, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
+        """Bool [n] twice: for which items the rule is true, and for which it is false; a missing value is neither."""
+        import numpy as np
+
+        match rule:
+            case Predicate():
+                yes = self._satisfying(rule)
+                return yes, self._known(self.resolve(rule.column)) & ~yes
+            case Negation():
+                yes, no = self._judge(rule.rule)
+                return no, yes
+            case Conjunction():
+                every = [self._judge(one) for one in rule.rules]
+                return np.logical_and.reduce([y for y, _ in every]), np.logical_or.reduce([n for _, n in every])
+            case Disjunction():
+                some = [self._judge(one) for one in rule.rules]
+                return np.logical_or.reduce([y for y, _ in some]), np.logical_and.reduce([n for _, n in some])
+
+    def _known(self, column: str) -> np.ndarray:
+        if self.types[column] in ("integer", "number", "boolean"):
+            return self._number_column(column)[1]
+        return self._text_column(column).known
 
     def _satisfying(self, predicate: Predicate) -> np.ndarray:
         column = self.resolve(predicate.column)
@@ -111,13 +140,19 @@ class Columns:
             if operator == "~" or (kind == "boolean" and operator in _ORDER):
                 raise _wrong_operator(predicate, column, kind)
             values, known = self._number_column(column)
-            wanted = _boolean(predicate, column) if kind == "boolean" else _number(predicate, column, kind)
+            try:
+                wanted = _boolean(predicate, column) if kind == "boolean" else _number(predicate, column, kind)
+            except DataError as error:
+                raise DataError(error.message, hint=f"It holds {self.values_near(predicate)}.") from None
             return _compare(values, operator, wanted) & known
         if (kind == "list" and operator in _ORDER) or (kind == "date" and operator == "~"):
             raise _wrong_operator(predicate, column, kind)
         texts = self._text_column(column)
         if kind == "date":
-            day = _date(predicate, column).casefold()
+            try:
+                day = _date(predicate, column).casefold()
+            except DataError as error:
+                raise DataError(error.message, hint=f"It holds {self.values_near(predicate)}.") from None
             hits = [_compare(entry[: len(day)], operator, day) for entry in texts.distinct]
             return texts.any_of(hits)
         value = " ".join(predicate.value.casefold().split())
@@ -144,57 +179,10 @@ class Columns:
             self._numbers[name] = np.array([value or 0 for value in values], dtype=dtype), known
         return self._numbers[name]
 
-    def _text_column(self, name: str) -> _Texts:
+    def _text_column(self, name: str) -> TextColumn:
         if name not in self._texts:
-            self._texts[name] = _Texts(self._values(name))
+            self._texts[name] = TextColumn(self._values(name))
         return self._texts[name]
-
-
-class _Texts:
-    """A column of texts or of lists of texts: distinct case-folded entries, and which rows hold which."""
-
-    def __init__(self, values: list[Fact | None]) -> None:
-        import numpy as np
-
-        codes: dict[str, int] = {}
-        spelled: dict[str, int] = {}  # as written -> code: case-folding each distinct spelling once
-        rows: list[int] = []
-        entries: list[int] = []
-        for row, value in enumerate(values):
-            if value is None:
-                continue
-            for text in value if isinstance(value, list) else (value,):
-                code = spelled.get(text)  # type: ignore[arg-type]
-                if code is None:
-                    folded = " ".join(str(text).casefold().split())
-                    code = spelled[str(text)] = codes.setdefault(folded, len(codes))
-                rows.append(row)
-                entries.append(code)
-        self.n = len(values)
-        self.distinct = list(codes)
-        self._codes = codes
-        self._rows = np.array(rows, dtype=np.int32)
-        self._entries = np.array(entries, dtype=np.int32)
-        self.known = np.zeros(self.n, dtype=bool)
-        self.known[self._rows] = True
-
-    def equal(self, folded: str) -> np.ndarray:
-        """Bool [n]: rows that hold this very entry."""
-        import numpy as np
-
-        mask = np.zeros(self.n, dtype=bool)
-        code = self._codes.get(folded)
-        if code is not None:
-            mask[self._rows[self._entries == code]] = True
-        return mask
-
-    def any_of(self, hits: list[bool]) -> np.ndarray:
-        """Bool [n]: rows that hold at least one entry marked in `hits` (by distinct entry)."""
-        import numpy as np
-
-        mask = np.zeros(self.n, dtype=bool)
-        mask[self._rows[np.array(hits, dtype=bool)[self._entries]]] = True
-        return mask
 
 
 def _compare(left: Any, operator: Operator, right: Any) -> Any:
@@ -270,3 +258,6 @@ def _date(predicate: Predicate, column: str) -> str:
     if moment is None:
         raise _wrong_value(predicate, column, "a date such as 2024-05-31, 2024-05 or 2024")
     return moment
+
+
+__all__ = ["Columns", "Predicate", "Rule", "parse_where"]

@@ -20,9 +20,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from gcrs.toolkit.errors import DataError
+from gcrs.toolkit.ids.keys import id_keys
 from gcrs.toolkit.ids.kmeans import squared_distances
 from gcrs.toolkit.ids.quantizer import Progress, codeword_sum
-from gcrs.toolkit.ids.tree import id_keys
 
 
 class FreeIds:

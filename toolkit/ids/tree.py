@@ -9,39 +9,15 @@ Knows nothing of token ids, item ids, logits or the model: a state is an integer
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gcrs.toolkit.errors import DataError, DeadEnd
+from gcrs.toolkit.ids.keys import id_keys
 
 ROOT = 0
-MAX_ID_SPACE = 2**62
-
-
-def id_keys(codes: np.ndarray, code_counts: Sequence[int]) -> np.ndarray:
-    """One int64 a row of `codes` (int [n, L]) that orders rows as their codes do, level by level.
-
-    Raises DataError when a code is out of range or the ID space has more than 2**62 IDs.
-    """
-    codes = np.asarray(codes)
-    if not code_counts or min(code_counts) < 1 or math.prod(code_counts) > MAX_ID_SPACE:
-        raise DataError(f"The code counts {tuple(code_counts)} do not make an ID space of 1 to 2**62 IDs.")
-    if codes.ndim != 2 or codes.shape[1] != len(code_counts) or not np.issubdtype(codes.dtype, np.integer):
-        raise DataError(
-            f"The codes are {codes.dtype} of shape {codes.shape}, expected whole numbers [items, {len(code_counts)}]."
-        )
-    keys = np.zeros(len(codes), dtype=np.int64)
-    for level, count in enumerate(code_counts):
-        column = codes[:, level]
-        if len(column) and (column.min() < 0 or column.max() >= count):
-            row = int(np.flatnonzero((column < 0) | (column >= count))[0])
-            raise DataError(f"Row {row} has code {int(column[row])} at level {level}, expected 0 to {count - 1}.")
-        keys *= count
-        keys += column
-    return keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +44,18 @@ class PrefixTree:
         DeadEnd.
         """
         keys = id_keys(codes, code_counts)
-        n, levels = len(keys), len(code_counts)
         order = np.argsort(keys)
         small = max(code_counts) <= 2**16
         by_id = np.asarray(codes)[order].astype(np.uint16 if small else np.int32)
+        return cls.of_sorted(by_id, order.astype(np.int32), tuple(int(count) for count in code_counts))
+
+    @classmethod
+    def of_sorted(cls, by_id: np.ndarray, rows: np.ndarray, code_counts: tuple[int, ...]) -> PrefixTree:
+        """The tree of IDs that are sorted and in range already (uint16 or int32 [n, L]); `rows` int32 [n] are theirs.
+
+        Raises DataError on equal IDs.
+        """
+        n, levels = by_id.shape
         starts_new = np.zeros(n, dtype=bool)  # does this row, in ID order, open a new node of the current depth?
         starts_new[:1] = True
         opened = np.zeros(1, dtype=np.int64)  # row that opens each node of the depth above
@@ -87,17 +71,17 @@ class PrefixTree:
             level_start.append(level_start[-1] + len(opened))
         if len(opened) < n:
             twin = int(np.flatnonzero(~starts_new)[0])
-            a, b = sorted((int(order[twin - 1]), int(order[twin])))
+            a, b = sorted((int(rows[twin - 1]), int(rows[twin])))
             raise DataError(
                 f"Rows {a} and {b} have the same codes {by_id[twin].tolist()}: semantic IDs must be unique."
             )
         first.append(np.array([level_start[-1]], dtype=np.int32))
         return cls(
-            code_counts=tuple(int(count) for count in code_counts),
+            code_counts=code_counts,
             level_start=np.array(level_start, dtype=np.int64),
             first=np.concatenate(first),
             code=np.concatenate(code),
-            rows=order.astype(np.int32),
+            rows=rows,
         )
 
     @property
@@ -187,9 +171,10 @@ class PrefixTree:
         if (depths != depth).any() or depth == self.levels:
             raise DeadEnd(f"States of depths {sorted(set(depths.tolist()))} have no next level in common.")
         parent, child = self._living(states, full)
-        mask = np.zeros((len(states), self.code_counts[depth]), dtype=bool)
-        mask[parent, self.code[child]] = True
-        return mask
+        width = self.code_counts[depth]
+        mask = np.zeros(len(states) * width, dtype=bool)
+        mask[parent * width + self.code[child]] = True
+        return mask.reshape(-1, width)
 
     def step_batch(self, states: np.ndarray, codes: np.ndarray, *, full: bool = False) -> np.ndarray:
         """The states (int64 [b]) after one more code each; DeadEnd when one of them does not exist or is filtered."""
@@ -214,6 +199,30 @@ class PrefixTree:
     def walk(self, prefix: Sequence[int], *, full: bool = False) -> int:
         """The state after the codes of `prefix`; DeadEnd when no allowed item begins so."""
         return int(self.walk_batch(np.asarray(prefix, dtype=np.int64).reshape(1, -1), full=full)[0])
+
+    def contains(self, codes: np.ndarray, *, full: bool = False) -> np.ndarray:
+        """Which rows of `codes` (int [b, L]) are the ID of an allowed item, bool [b]; any whole number may be asked."""
+        codes = np.asarray(codes)
+        if codes.ndim != 2 or codes.shape[1] != self.levels or not np.issubdtype(codes.dtype, np.integer):
+            raise DataError(f"The codes are {codes.dtype} of shape {codes.shape}, expected [b, {self.levels}].")
+        inside = np.arange(len(codes))
+        states = np.zeros(len(codes), dtype=np.int64)
+        for column in codes.T:
+            parent, child = self._expand(states)
+            hit = self.code[child] == column[inside][parent]
+            if self.alive is not None and not full:
+                hit &= self.alive[child]
+            inside, states = inside[parent[hit]], child[hit]
+        found = np.zeros(len(codes), dtype=bool)
+        found[inside] = True
+        return found
+
+    def __contains__(self, semantic_id: object) -> bool:
+        """Whether a sequence of codes is the whole ID of an allowed item."""
+        codes = np.asarray(semantic_id)
+        if codes.shape != (self.levels,) or not np.issubdtype(codes.dtype, np.integer):
+            return False
+        return bool(self.contains(codes[None])[0])
 
     def leaf_row(self, state: int) -> int:
         """The row of `codes` behind a leaf; DeadEnd for an inner state."""
@@ -247,20 +256,21 @@ class PrefixTree:
         counts = end - begin
         before = np.cumsum(counts) - counts  # children listed ahead of each state's own
         parent = np.repeat(np.arange(len(states)), counts)
-        child = np.arange(len(parent)) + (begin - before)[parent]
+        child = np.arange(len(parent)) + np.repeat(begin - before, counts)
         return parent, child
 
     def _living(self, states: np.ndarray, full: bool) -> tuple[np.ndarray, np.ndarray]:
         """`_expand` less what the filter removes; DeadEnd when nothing is left of an inner state's children."""
         parent, child = self._expand(states)
-        if self.alive is not None and not full:
+        inner = states < self.level_start[self.levels]
+        if self.alive is None or full:
+            stuck = inner & (len(self.rows) == 0)  # every node is the beginning of an ID
+        else:
+            stuck = inner & ~self.alive[states]  # a node lives as long as a child does
             kept = self.alive[child]
             parent, child = parent[kept], child[kept]
-        has_child = np.zeros(len(states), dtype=bool)
-        has_child[parent] = True
-        stuck = ~has_child & (states < self.level_start[self.levels])
         if stuck.any():
-            raise self._dead_end(int(states[np.flatnonzero(stuck)[0]]))
+            raise self._dead_end(int(states[stuck][0]))
         return parent, child
 
     def _check(self, states: np.ndarray) -> None:

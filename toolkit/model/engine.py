@@ -151,6 +151,28 @@ class Engine:
         scored = [self._scored(ids, score) for ids, score in zip(found.ids.tolist(), found.scores, strict=True)]
         return sorted(scored, key=lambda one: (-one.score, one.item_id))[:k]
 
+    def targets_batch(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        k: int,
+        beams: int | None = None,
+        allowed: np.ndarray | Sequence[np.ndarray | None] | None = None,
+    ) -> list[list[Scored]]:
+        """`targets` of each prompt, in the prompts' order; `allowed` is one filter for all or one for each.
+
+        Prompts are decoded in the order of their ids, so that what two of them begin with is forwarded once; padding
+        them to one length for a common forward costs more than it saves (docs/decoding.md).
+        """
+        filters = [allowed] * len(prompts) if allowed is None or isinstance(allowed, np.ndarray) else list(allowed)
+        if len(filters) != len(prompts):
+            raise UsageError(f"There are {len(filters)} filters for {len(prompts)} prompts.")
+        found: dict[int, list[Scored]] = {}
+        with self._lock:
+            for n in sorted(range(len(prompts)), key=lambda n: list(prompts[n])):
+                found[n] = self.targets(prompts[n], k=k, beams=beams, allowed=filters[n])
+        return [found[n] for n in range(len(prompts))]
+
     def score_all(self, prompt: Sequence[int], allowed: np.ndarray | None = None) -> np.ndarray:
         """log P of every item, float32 [n items] in the order of `book.ids`; -inf where not allowed.
 
