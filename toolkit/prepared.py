@@ -212,15 +212,22 @@ def open_catalog(source: str | Path) -> tuple[Catalog, PreparedCatalog | None]:
     The second value is None for a file. DataError when it is none of these.
     """
     from gcrs.toolkit.catalog.readers import read_items
-    from gcrs.toolkit.model.bundle import shipped_bundles
 
-    path = Path(source)
-    if not path.exists() and str(source) in (named := shipped_bundles()):
-        path = named[str(source)]
+    path = catalog_path(source)
     if path.is_dir() or not path.suffix:  # a name without a suffix is a directory that is not there
         prepared = PreparedCatalog.load(path)
         return prepared.catalog, prepared
     return read_items(path), None
+
+
+def catalog_path(source: str | Path) -> Path:
+    """Where a catalogue, bundle or file of items lies: a path as it is, a shipped bundle's name as its directory."""
+    from gcrs.toolkit.model.bundle import shipped_bundles
+
+    path = Path(source)
+    if not path.exists() and str(source) in (named := shipped_bundles()):
+        return named[str(source)]
+    return path
 
 
 def _dump(value: Any, path: Path) -> None:
