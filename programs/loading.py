@@ -17,6 +17,7 @@ from gcrs.programs.facts_process import FactsProcess
 if TYPE_CHECKING:
     from gcrs.programs.recommender import Recommender
     from gcrs.toolkit.dialogue.linker import Linker
+    from gcrs.toolkit.live import LiveCatalog
     from gcrs.toolkit.model.bundle import Bundle
 
 Progress = Callable[[int, int, str], None]
@@ -51,13 +52,28 @@ def no_garbage_collection() -> Iterator[None]:
 
 @dataclass
 class Talker:
-    """A loaded bundle, ready to reply; `seconds` says what its start took."""
+    """A loaded bundle with its live catalogue, ready to reply; `seconds` says what its start took."""
 
     bundle: Bundle
+    live: LiveCatalog
     recommender: Recommender
     linker: Linker
     facts: FactsProcess
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def follow(self) -> tuple[Recommender, Linker]:
+        """Program and linker over the catalogue as it stands now; new ones when another process has changed it.
+
+        Raises DataError for a journal that can no longer be read.
+        """
+        from gcrs.toolkit.dialogue.linker import Linker
+
+        if self.live.follow():
+            edition = self.live.edition
+            joined = len(edition.catalog) != len(self.linker.catalog)
+            self.linker = Linker(edition.catalog, self.bundle.popularity) if joined else self.linker
+            self.recommender = self.recommender.over(edition, self.linker)
+        return self.recommender, self.linker
 
 
 def load_talker(
@@ -78,10 +94,12 @@ def load_talker(
     clock = Clock(started)
     with no_garbage_collection():
         from gcrs.toolkit.catalog.filters import Columns, parse_where
+        from gcrs.toolkit.live import LiveCatalog
         from gcrs.toolkit.model.bundle import Bundle, load_engine
 
         bundle = Bundle.load(name)
-        Columns(bundle.catalog).allowed([parse_where(rule) for rule in where], exclude)
+        live = LiveCatalog.of(bundle)
+        Columns(live.edition.catalog).allowed([parse_where(rule) for rule in where], exclude)
         facts = FactsProcess(bundle.directory, list(bundle.catalog.columns), chroma_url)
         clock.lap("bundle")
         from gcrs.programs.recommender import Recommender
@@ -90,7 +108,7 @@ def load_talker(
         clock.lap("imports")
         engine = load_engine(bundle, device=device, progress=progress)
         clock.lap("model")
-        linker = Linker(bundle.catalog, bundle.popularity)
-        recommender = Recommender.of(bundle, engine, linker=linker)
+        linker = Linker(live.edition.catalog, bundle.popularity)
+        recommender = Recommender.of(bundle, engine, linker=linker, edition=live.edition)
         clock.lap("program")
-    return Talker(bundle, recommender, linker, facts, clock.seconds)
+    return Talker(bundle, live, recommender, linker, facts, clock.seconds)

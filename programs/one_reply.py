@@ -72,7 +72,8 @@ def reply_to_dialogue(
     banned = {item for turn in turns for item in (*turn.mentions, *turn.decided_targets, *turn.feedback)}
     rules = [parse_where(rule) for rule in request.where]
     allowed = Columns(catalog).allowed(rules, [*request.exclude, *banned])
-    if request.intent == "recommend" and not allowed.any():
+    offered = recommender.parts.offered(allowed)
+    if request.intent == "recommend" and offered is not None and not offered.any():
         raise DeadEnd("Nothing is left to recommend: no item satisfies the rules.", hint="Relax a rule.")
     reply = recommender.reply(
         Dialogue(dialogue.id, tuple(turns)),

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
-from gcrs.programs.lm import Beside, LocalEngine, beside, digest, is_local, local_lm  # first: it settles DSPy's environment
+from gcrs.programs.lm import Beside, beside, digest, is_local, local_lm  # first: it settles DSPy's environment
 
 import dspy  # isort: skip
 
@@ -34,6 +34,7 @@ from gcrs.toolkit.model.engine import IntentDecision, Piece, Sampling, Scored
 if TYPE_CHECKING:
     import numpy as np
 
+    from gcrs.programs.lm import LocalEngine
     from gcrs.toolkit.catalog.item import Catalog
     from gcrs.toolkit.dialogue.linker import Linker
     from gcrs.toolkit.ids.codebook import Codebook

@@ -53,8 +53,8 @@ def read_items(path: Path | str, fixed: Mapping[str, ColumnType] | None = None) 
     Columns get one type each: string, integer, number, boolean, date (ISO) or list. In CSV a column is a list when
     its header ends in `[]`, or when some cell holds a `|` and every `|` in the column stands between two characters
     that are not blanks; a header `name:type` fixes the type. An empty cell, null or an empty list is a missing value.
-    `fixed` are the columns of a catalogue that the items shall join: they keep its types, whatever the file says, and
-    another column is an error. Raises DataError (exit 3), with file, line, column, found and expected, for everything else.
+    `fixed` are the columns of a catalogue that the items shall join: its types hold, whatever the file says, and any
+    other column is an error. Raises DataError (exit 3), with file, line, column, found and expected, for everything else.
     """
     path = Path(path)
     suffix, stream = _open(path)
@@ -147,9 +147,7 @@ def _lines(path: Path, stream: IO[bytes]) -> Iterator[tuple[int, str]]:
             ) from None
 
 
-def _json_columns(
-    path: Path, lines: Iterator[tuple[int, str]], fixed: Mapping[str, ColumnType] | None = None
-) -> Table:
+def _json_columns(path: Path, lines: Iterator[tuple[int, str]], fixed: Mapping[str, ColumnType] | None = None) -> Table:
     """JSON Lines: one object a line; with gcrs' own header, facts lie under "facts" and types are fixed by it."""
     table = Table(str(path), "line", [], [], [], {})
     declared: dict[str, ColumnType] | None = None
