@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gcrs.toolkit.prepared import PreparedCatalog
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edition:
     """The catalogue at one version: the bundle's items, then those that joined; `retired` are ids of both kinds.
 

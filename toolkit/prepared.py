@@ -92,21 +92,24 @@ class PreparedCatalog:
         return item_text(self.catalog[item_id], self.settings["text"]["columns"])
 
     def vectors_of(self, items: Sequence[Item], progress: Progress | None = None) -> np.ndarray:
-        """Float32 [n, width]: items that join later, as `build` would see them without co-mentions.
+        """Float32 [n, width]: items that join later, their co-mentions estimated from those of their nearest by text.
 
-        DataError when the encoder that the settings record is another one by now; the quantizer refuses a width that
-        is not its own.
+        What the items of the catalogue are near to is read off their semantic IDs. DataError when the encoder that the
+        settings record is another one by now; the quantizer refuses a width that is not its own.
         """
         import numpy as np
 
+        from gcrs.toolkit.catalog.collaborative import estimated_vectors
         from gcrs.toolkit.catalog.encoders import encode_like
 
         columns, together = self.settings["text"]["columns"], self.settings["collaborative"]
         text = encode_like([item_text(item, columns) for item in items], self.settings["encoder"], progress)
         if not together["share"]:
             return text
-        none = np.zeros((len(items), together["width"]), dtype=np.float32)
-        return np.concatenate([np.sqrt(1 - together["share"]) * text, none], axis=1).astype(np.float32)
+        known = self.quantizer.reconstruct(self.book.array())
+        parts = known[:, : -together["width"]], known[:, -together["width"] :]
+        estimated = estimated_vectors(text, *parts)
+        return np.concatenate([np.sqrt(1 - together["share"]) * text, estimated], axis=1).astype(np.float32)
 
     @classmethod
     def build(

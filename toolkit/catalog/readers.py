@@ -54,7 +54,7 @@ def read_items(path: Path | str, fixed: Mapping[str, ColumnType] | None = None) 
     its header ends in `[]`, or when some cell holds a `|` and every `|` in the column stands between two characters
     that are not blanks; a header `name:type` fixes the type. An empty cell, null or an empty list is a missing value.
     `fixed` are the columns of a catalogue that the items shall join: its types hold, whatever the file says, and any
-    other column is an error. Raises DataError (exit 3), with file, line, column, found and expected, for everything else.
+    other column is an error. Raises DataError (exit 3), with file, line, column, found and expected, for all else.
     """
     path = Path(path)
     suffix, stream = _open(path)
