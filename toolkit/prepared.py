@@ -101,14 +101,15 @@ class PreparedCatalog:
 
         from gcrs.toolkit.catalog.collaborative import estimated_vectors
         from gcrs.toolkit.catalog.encoders import encode_like
+        from gcrs.toolkit.ids.quantizer import check_vectors
 
         columns, together = self.settings["text"]["columns"], self.settings["collaborative"]
         text = encode_like([item_text(item, columns) for item in items], self.settings["encoder"], progress)
         if not together["share"]:
             return text
         known = self.quantizer.reconstruct(self.book.array())
-        parts = known[:, : -together["width"]], known[:, -together["width"] :]
-        estimated = estimated_vectors(text, *parts)
+        split = known.shape[1] - together["width"]
+        estimated = estimated_vectors(check_vectors(text, split), known[:, :split], known[:, split:])
         return np.concatenate([np.sqrt(1 - together["share"]) * text, estimated], axis=1).astype(np.float32)
 
     @classmethod
