@@ -28,7 +28,7 @@ Commands:
   chat       Talk with the recommender; reads lines from a pipe as well.
   recommend  The k best items and a reply for one message or dialogue.
   doctor     Look after versions, caches, weights and a bundle.
-  catalog    Build, show and check a catalogue with semantic IDs.
+  catalog    Build, show, check and change a catalogue with semantic IDs.
   data       Public data sets as gcrs dialogues.
 """
 ITEMS = "id,title,year\n1,Alien,1979\n2,Heat,1995\n"
