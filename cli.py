@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from gcrs.toolkit.catalog.item import Catalog, Item
     from gcrs.toolkit.dialogue.turns import Dialogue
     from gcrs.toolkit.ids.codebook import Codebook
+    from gcrs.toolkit.live import LiveCatalog
+    from gcrs.toolkit.model.bundle import Bundle
+    from gcrs.toolkit.prepared import PreparedCatalog
 
 Progress = Callable[[int, int, str], None]
 STARTED = time.perf_counter()
@@ -40,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: half the start-up time
 )
-catalog_app = typer.Typer(help="Build, show and check a catalogue with semantic IDs.")
+catalog_app = typer.Typer(help="Build, show, check and change a catalogue with semantic IDs.")
 data_app = typer.Typer(help="Public data sets as gcrs dialogues.")
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(data_app, name="data")
@@ -61,6 +64,8 @@ OrUnknownFlag = Annotated[
     bool, typer.Option("--or-unknown", help="Items whose value is missing satisfy a rule as well.")
 ]
 ExcludeFlag = Annotated[list[str] | None, typer.Option("--exclude", metavar="ID", help="Never this item; repeatable.")]
+ChangedFlag = Annotated[str, typer.Option("--bundle", metavar="DIR|NAME", help="The bundle to change for this user.")]
+IdsArgument = Annotated[list[str], typer.Argument(metavar="ID…", help="Item ids or aliases; all of them or none.")]
 DeviceFlag = Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where the model runs.")]
 ChromaFlag = Annotated[
     str | None, typer.Option("--chroma-url", metavar="URL", help="A Chroma server for the facts; default: embedded.")
@@ -310,13 +315,12 @@ def catalog_show(
     as_json: JsonFlag = False,
 ) -> None:
     """What a catalogue holds: its columns, its semantic IDs, or one item with all its facts."""
-    from gcrs.toolkit.prepared import open_catalog
-
-    catalog, prepared = open_catalog(source)
-    book = prepared.book if prepared else None
+    catalog, prepared, live = _open_live(source)
+    book = live.edition.book if live else prepared.book if prepared else None
     if query is not None:
         items = _find(catalog, query)
-        found = [_item_json(item, book) for item in items]
+        retired = live.edition.retired if live else frozenset()
+        found = [_item_json(item, book) | ({"retired": True} if item.id in retired else {}) for item in items]
         if as_json:
             _print_json({"items": found})
         for facts in [] if as_json else found:
@@ -332,6 +336,8 @@ def catalog_show(
         "hash": prepared.hash if prepared else None,
         "settings": prepared.settings if prepared else None,
     }
+    if live:
+        summary |= _changes_json(live)
     if as_json:
         _print_json(summary)
         return
@@ -342,28 +348,141 @@ def catalog_show(
         encoder, quantizer = prepared.settings["encoder"]["name"], prepared.settings["quantizer"]["kind"]
         shape = " x ".join(map(str, book.codes))
         print(f"semantic IDs: {shape} codes by {quantizer} over {encoder}, hash {prepared.hash[:12]}")
+    if live and live.edition.version:
+        print(_changes_line(live))
 
 
 @catalog_app.command("check")
 def catalog_check(source: CatalogArgument, as_json: JsonFlag = False) -> None:
     """Verify a catalogue's files and list what deserves a look: near-duplicates, items without facts."""
     from gcrs.toolkit.catalog.duplicates import near_duplicates
-    from gcrs.toolkit.prepared import open_catalog
 
-    catalog, prepared = open_catalog(source)
+    catalog, prepared, live = _open_live(source)
     pairs = near_duplicates(catalog)
     bare = [item.id for item in catalog if not item.facts]
     if as_json:
         near = [{"ids": [pair.first, pair.second], "reason": pair.reason} for pair in pairs]
         health = prepared.health if prepared else None
-        _print_json({"items": len(catalog), "near_duplicates": near, "without_facts": bare, "health": health})
+        found = {"items": len(catalog), "near_duplicates": near, "without_facts": bare, "health": health}
+        _print_json(found | (_changes_json(live) if live else {}))
         return
     print(f"{len(catalog)} items, {'all parts verified' if prepared else 'no semantic IDs yet'}")
+    if live and live.edition.version:
+        print(_changes_line(live))
     print(f"items without facts: {len(bare)}{' (' + ', '.join(bare[:5]) + ')' if bare else ''}")
     print(f"near-duplicates: {len(pairs)}")
     for pair in pairs:
         first, second = catalog[pair.first], catalog[pair.second]
         print(f"  {first.id} {first.label} | {second.id} {second.label}: {pair.reason}")
+
+
+def _open_live(source: str) -> tuple[Catalog, PreparedCatalog | None, LiveCatalog | None]:
+    """A catalogue with a bundle's live changes in it; None where there are no semantic IDs, and where no bundle is."""
+    from gcrs.toolkit.live import LiveCatalog
+    from gcrs.toolkit.prepared import catalog_path, open_catalog
+
+    catalog, prepared = open_catalog(source)
+    live = LiveCatalog.at(catalog_path(source), prepared) if prepared else None
+    return (live.edition.catalog if live else catalog), prepared, live
+
+
+def _changes_json(live: LiveCatalog) -> dict[str, Any]:
+    return {"catalog_version": live.edition.version, "added": live.added, "retired": sorted(live.edition.retired)}
+
+
+def _changes_line(live: LiveCatalog) -> str:
+    edition = live.edition
+    return f"live changes: version {edition.version}, {live.added} added, {len(edition.retired)} retired"
+
+
+@catalog_app.command("add")
+def catalog_add(
+    items: Annotated[Path, typer.Argument(metavar="ITEMS", help="CSV, JSON Lines or Parquet, as for build.")],
+    bundle: ChangedFlag,
+    as_json: JsonFlag = False,
+) -> None:
+    """Let items join without training: each gets a free semantic ID and can be recommended at once."""
+    from gcrs.toolkit.catalog.readers import read_items
+    from gcrs.toolkit.changes import add_items
+
+    loaded, live = _live(bundle)
+    fresh = read_items(items, live.edition.catalog.columns)
+    with _progress() as progress:
+        done = add_items(live, loaded.prepared, list(fresh), progress)
+    from gcrs.toolkit.ids.codebook import spell
+
+    seconds = {name: round(value, 3) for name, value in done.seconds.items()}
+    catalog, levels = live.edition.catalog, live.edition.book.levels
+    if as_json:
+        told = [
+            {
+                "id": one.item.id,
+                "title": one.item.title,
+                "semantic_id": spell(one.semantic_id),
+                "wanted": spell(one.wanted),
+                "taken_by": one.owner,
+                "moved": one.moved,
+                "distance": round(one.distance, 4),
+                "wanted_distance": round(one.wanted_distance, 4),
+                "near": [{"id": i, "title": catalog[i].title, "shared": shared} for i, shared in one.near],
+            }
+            for one in done.joined
+        ]
+        found = {"added": told, "items": len(catalog), "catalog_version": done.version}
+        _print_json(found | {"bundle": loaded.hash, "seconds": seconds})
+        return
+    for one in done.joined:
+        how = "the ID it wanted was free"
+        if one.owner is not None:
+            last = "code" if one.moved == 1 else f"{one.moved} codes"
+            how = (
+                f"{spell(one.wanted)} is {catalog[one.owner].label}'s, so its last {last} moved "
+                f"(distance {one.wanted_distance:.3f} -> {one.distance:.3f})"
+            )
+        print(f"{one.item.id} {one.item.label}: {spell(one.semantic_id)}, {how}")
+        for near, shared in one.near:
+            print(f"  shares {shared} of {levels} codes: {catalog[near].label}")
+    print(
+        f"added: {len(done.joined)} to {bundle}, now {len(catalog)} items, version {done.version} "
+        f"({seconds['encode']:.1f} s encoding, {seconds['join']:.1f} s joining)"
+    )
+
+
+@catalog_app.command("retire")
+def catalog_retire(item_ids: IdsArgument, bundle: ChangedFlag, as_json: JsonFlag = False) -> None:
+    """Stop recommending items; what was said of them stays understood."""
+    from gcrs.toolkit.changes import retire_items
+
+    loaded, live = _live(bundle)
+    _tell_marked("retired", loaded, live, retire_items(live, item_ids), as_json)
+
+
+@catalog_app.command("restore")
+def catalog_restore(item_ids: IdsArgument, bundle: ChangedFlag, as_json: JsonFlag = False) -> None:
+    """Recommend retired items again."""
+    from gcrs.toolkit.changes import restore_items
+
+    loaded, live = _live(bundle)
+    _tell_marked("restored", loaded, live, restore_items(live, item_ids), as_json)
+
+
+def _live(bundle: str) -> tuple[Bundle, LiveCatalog]:
+    from gcrs.toolkit.live import LiveCatalog
+    from gcrs.toolkit.model.bundle import Bundle
+
+    loaded = Bundle.load(bundle)
+    return loaded, LiveCatalog.of(loaded)
+
+
+def _tell_marked(what: str, bundle: Bundle, live: LiveCatalog, ids: Sequence[str], as_json: bool) -> None:
+    edition = live.edition
+    if as_json:
+        _print_json({what: list(ids), "catalog_version": edition.version, "bundle": bundle.hash})
+        return
+    for item_id in ids:
+        print(f"{what}: {item_id} {edition.catalog[item_id].label}")
+    left = len(edition.catalog) - len(edition.retired)
+    print(f"version {edition.version}: {left} of {len(edition.catalog)} items can be recommended")
 
 
 def _find(catalog: Catalog, query: str) -> list[Item]:
@@ -399,7 +518,7 @@ def _item_json(
     if score is not None:
         out["score"] = round(score, 4)
     for name, value in (item.facts if facts is None else facts).items():
-        out[f"fact_{name}" if name in ("id", "title", "semantic_id", "score") else name] = value
+        out[f"fact_{name}" if name in ("id", "title", "semantic_id", "score", "retired") else name] = value
     return out
 
 
@@ -642,6 +761,7 @@ def chat(
         bundle_hash=talker.bundle.hash,
         **rules,
         seed=secrets.randbits(31) if seed is None else seed,
+        newest=talker.follow,
     )
     if session is not None and session.exists():
         saved = held.load(session, **{**rules, "where": where or None}, seed=seed)
@@ -706,7 +826,8 @@ def recommend(
     facts = talker.facts.get([scored.item_id for scored in reply.ranking])
     talker.facts.close()
     clock.lap("facts")
-    catalog, book = talker.bundle.catalog, talker.bundle.book
+    edition = talker.live.edition
+    catalog, book = edition.catalog, edition.book
     words = shown_text(reply.text, catalog)
     if as_json:
         steps = {name: value for name, value in reply.seconds.items() if name != "total"}
@@ -719,6 +840,7 @@ def recommend(
                 "reply": words,
                 "items": [_item_json(catalog[s.item_id], book, facts[s.item_id], s.score) for s in reply.ranking],
                 "bundle": talker.bundle.hash,
+                "catalog_version": edition.version,
                 "seconds": {name: round(value, 3) for name, value in seconds.items()},
             }
         )

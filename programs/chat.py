@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from rich.text import Text
 
 from gcrs.programs.render import clean, hugs, is_plain, print_card, print_decisions, shown_text
-from gcrs.programs.session import ChatSession, Said
+from gcrs.programs.session import ChatSession, Followed, Said
 from gcrs.programs.session_file import Mark
 from gcrs.toolkit.errors import GcrsError, UsageError
 
@@ -158,6 +158,7 @@ class _Chat:
     def _line(self, line: str) -> bool:
         """One message or command; False to leave."""
         try:
+            self._tell(self.session.follow())
             if not line.startswith("/"):
                 self._answer(lambda **options: self.session.say(line, **options))
                 return True
@@ -176,6 +177,15 @@ class _Chat:
         """A remark beside the conversation."""
         style = "" if is_plain(self.notes) else "dim"
         self.notes.print(Text(clean(text), style=style), soft_wrap=True)
+
+    def _tell(self, changes: Followed) -> None:
+        """What another process has changed in the catalogue since the last line."""
+        told = (("New", changes.added), ("No longer recommended", changes.retired), ("Back", changes.restored))
+        for what, items in told:
+            if items:
+                labels = ", ".join(self.session.catalog[item].label for item in items[:MOST_LINKS])
+                rest = f" and {len(items) - MOST_LINKS} more" if len(items) > MOST_LINKS else ""
+                self.note(f"{what} in the catalogue: {labels}{rest}.")
 
     # Replies
 
@@ -220,6 +230,9 @@ class _Chat:
         for open_name in list(open_names.values())[:MOST_LINKS]:
             labels = ", ".join(catalog[item].label for item in open_name.candidates[:4])
             self.note(f"{open_name.surface!r} could be {labels}: say it with the year.")
+        if gone := list(dict.fromkeys(item for _, item in said.links if item in self.session.retired)):
+            labels = ", ".join(catalog[item].label for item in gone[:MOST_LINKS])
+            self.note(f"Retired from this catalogue, so not recommended: {labels}.")
         if reply.dropped:
             self.note(f"Too long to be read in full: {reply.dropped}")
         if reply.stopped:

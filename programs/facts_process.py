@@ -22,7 +22,10 @@ KINDS = {kind.__name__: kind for kind in (GcrsError, UsageError, DataError, Miss
 
 
 class FactsProcess:
-    """Facts of the items in `directory` (a bundle or prepared catalogue), from a store that opens meanwhile."""
+    """Facts of the items in `directory` (a bundle or prepared catalogue), from a store that opens meanwhile.
+
+    A bundle's live items are among them, also those that join while it runs.
+    """
 
     def __init__(self, directory: Path, columns: Sequence[str], url: str | None = None) -> None:
         self._columns = list(columns)
@@ -59,13 +62,13 @@ def _send(pipe: IO[str], value: Any) -> None:
 
 
 def _serve(directory: Path, url: str | None) -> None:
-    from gcrs.toolkit.catalog.facts import FactStore
-    from gcrs.toolkit.catalog.readers import read_items
+    from gcrs.toolkit.catalog.live_facts import LiveFacts
+    from gcrs.toolkit.model.bundle import bundle_hash
 
     failure: GcrsError | None = None
-    store: FactStore | None = None
+    store: LiveFacts | None = None
     try:
-        store = FactStore(read_items(directory / "items.jsonl"), url=url)
+        store = LiveFacts(directory, bundle_hash(directory), url)
         store.prepare()
     except GcrsError as error:
         failure = error

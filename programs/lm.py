@@ -71,14 +71,16 @@ def is_local(lm: Any) -> bool:
     return str(getattr(lm, "model", "")).startswith(PREFIX)
 
 
-def local_lm(engine: Engine, bundle_hash: str, source: str | None = None) -> dspy.LM:
+def local_lm(engine: Engine, bundle_hash: str, source: str | None = None, version: int = 0) -> dspy.LM:
     """The DSPy LM of a loaded bundle; `source` is where `load_state` finds the bundle again.
+
+    `version` is the catalogue's: its name says which weights and which catalogue answer.
 
     DSPy's cache is off: its key would know neither the filter nor the listener.
     """
     wrapped = LocalEngine(engine, bundle_hash, source)
     return dspy.LM(
-        f"{PREFIX}{bundle_hash}",
+        f"{PREFIX}{bundle_hash}{f'+{version}' if version else ''}",
         engine=wrapped,
         async_engine=AsyncLocalEngine(wrapped),
         cache=False,
@@ -207,12 +209,15 @@ class LocalEngine:
             raise MissingModelError(
                 f"The program needs the bundle {state['bundle']}, which is not loaded.", hint="Load it first."
             )
+        from gcrs.toolkit.live import LiveCatalog
         from gcrs.toolkit.model.bundle import Bundle, load_engine
 
         bundle = Bundle.load(state["source"])
         if bundle.hash != state["bundle"]:
             raise DataError(f"{state['source']} holds bundle {bundle.hash}, the program needs {state['bundle']}.")
-        return cls(load_engine(bundle), bundle.hash, state["source"])
+        edition = LiveCatalog.of(bundle).edition
+        engine = load_engine(bundle)
+        return cls(engine.over(edition.book, edition.offered), bundle.hash, state["source"])
 
 
 def _spec(request: Request) -> dict[str, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gcrs.programs.recommender import Recommender
     from gcrs.toolkit.catalog.allow_list import AllowList
     from gcrs.toolkit.dialogue.linker import Linker
+    from gcrs.toolkit.live import LiveCatalog
     from gcrs.toolkit.model.bundle import Bundle
 
 Progress = Callable[[int, int, str], None]
@@ -52,17 +53,32 @@ def no_garbage_collection() -> Iterator[None]:
 
 @dataclass
 class Talker:
-    """A loaded bundle, ready to reply; `seconds` says what its start took.
+    """A loaded bundle with its live catalogue, ready to reply; `seconds` says what its start took.
 
     `unlisted` are ids of the allow-list that the catalogue does not have.
     """
 
     bundle: Bundle
+    live: LiveCatalog
     recommender: Recommender
     linker: Linker
     facts: FactsProcess
     seconds: dict[str, float] = field(default_factory=dict)
     unlisted: tuple[str, ...] = ()
+
+    def follow(self) -> tuple[Recommender, Linker]:
+        """Program and linker over the catalogue as it stands now; new ones when another process has changed it.
+
+        Raises DataError for a journal that can no longer be read.
+        """
+        from gcrs.toolkit.dialogue.linker import Linker
+
+        if self.live.follow():
+            edition = self.live.edition
+            joined = len(edition.catalog) != len(self.linker.catalog)
+            self.linker = Linker(edition.catalog, self.bundle.popularity) if joined else self.linker
+            self.recommender = self.recommender.over(edition, self.linker)
+        return self.recommender, self.linker
 
 
 def load_talker(
@@ -86,10 +102,12 @@ def load_talker(
     with no_garbage_collection():
         from gcrs.programs.rules import Rules
         from gcrs.toolkit.catalog.filters import Columns
+        from gcrs.toolkit.live import LiveCatalog
         from gcrs.toolkit.model.bundle import Bundle, load_engine
 
         bundle = Bundle.load(name)
-        rules, columns = Rules(tuple(where), tuple(exclude), allow, or_unknown), Columns(bundle.catalog)
+        live = LiveCatalog.of(bundle)
+        rules, columns = Rules(tuple(where), tuple(exclude), allow, or_unknown), Columns(live.edition.catalog)
         rules.admitted(columns)
         unlisted = rules.unknown(columns)
         facts = FactsProcess(bundle.directory, list(bundle.catalog.columns), chroma_url)
@@ -100,7 +118,7 @@ def load_talker(
         clock.lap("imports")
         engine = load_engine(bundle, device=device, progress=progress)
         clock.lap("model")
-        linker = Linker(bundle.catalog, bundle.popularity)
-        recommender = Recommender.of(bundle, engine, linker=linker)
+        linker = Linker(live.edition.catalog, bundle.popularity)
+        recommender = Recommender.of(bundle, engine, linker=linker, edition=live.edition)
         clock.lap("program")
-    return Talker(bundle, recommender, linker, facts, clock.seconds, unlisted)
+    return Talker(bundle, live, recommender, linker, facts, clock.seconds, unlisted)

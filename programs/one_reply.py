@@ -78,6 +78,8 @@ def reply_to_dialogue(
     banned = {item for turn in turns for item in (*turn.mentions, *turn.decided_targets, *turn.feedback)}
     columns = Columns(catalog)
     admitted = Rules(request.where, request.exclude, request.allow, request.or_unknown).admitted(columns)
+    offered = recommender.parts.offered(admitted)
+    admitted = admitted if offered is None else offered
     allowed = admitted & columns.allowed(exclude=banned)
     if request.intent == "recommend" and not allowed.any():
         raise DeadEnd(

@@ -28,11 +28,13 @@ from gcrs.toolkit.dialogue.budget import fit
 from gcrs.toolkit.dialogue.turns import Dialogue, Intent, Turn
 from gcrs.toolkit.errors import UsageError
 from gcrs.toolkit.ids.codebook import spell
+from gcrs.toolkit.live import Edition
 from gcrs.toolkit.model.engine import IntentDecision, Piece, Sampling, Scored
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from gcrs.programs.lm import LocalEngine
     from gcrs.toolkit.catalog.item import Catalog
     from gcrs.toolkit.dialogue.linker import Linker
     from gcrs.toolkit.ids.codebook import Codebook
@@ -68,17 +70,44 @@ class Recommender(dspy.Module):
         self.intent = dspy.Predict(PredictIntent)
         self.target = dspy.Predict(PredictTarget)
         self.response = dspy.Predict(WriteResponse)
-        self.parts = Parts(catalog, book, tokens, linker, {item.id: item.label for item in catalog})
+        self.parts = Parts(Edition(catalog, book), tokens, linker, {item.id: item.label for item in catalog})
         self.adapter = GcrsAdapter(tokens, book)
         self.budget = budget
         if lm is not None:
             self.set_lm(lm)
 
     @classmethod
-    def of(cls, bundle: Bundle, engine: Engine, *, linker: Linker | None = None, budget: int = BUDGET) -> Recommender:
-        """The program over a loaded bundle and its engine."""
+    def of(
+        cls,
+        bundle: Bundle,
+        engine: Engine,
+        *,
+        linker: Linker | None = None,
+        budget: int = BUDGET,
+        edition: Edition | None = None,
+    ) -> Recommender:
+        """The program over a loaded bundle and its engine; `edition` is its live catalogue's, default: as it was made.
+
+        `linker` must be one over the edition's items.
+        """
         lm = local_lm(engine, bundle.hash, str(bundle.directory))
-        return cls(bundle.catalog, bundle.book, bundle.tokens, lm, linker=linker, budget=budget)
+        made = cls(bundle.catalog, bundle.book, bundle.tokens, lm, linker=linker, budget=budget)
+        return made if edition is None or not edition.version else made.over(edition, linker)
+
+    def over(self, edition: Edition, linker: Linker | None = None) -> Recommender:
+        """The same program, model and cache over another edition of its catalogue, with a linker over that one's items.
+
+        A copy: replies that this one is giving go on undisturbed.
+        """
+        other: Recommender = self.deepcopy()
+        titles = {item.id: item.label for item in edition.catalog}
+        other.parts = Parts(edition, self.parts.tokens, linker, titles)
+        other.adapter = GcrsAdapter(self.parts.tokens, edition.book)
+        if is_local(self.intent.lm):
+            near: LocalEngine = self.intent.lm.engine
+            engine = near.engine.over(edition.book, edition.offered)
+            other.set_lm(local_lm(engine, near.bundle_hash, near.source, edition.version))
+        return other
 
     def reply(self, dialogue: Dialogue, **options: Any) -> Reply:
         """`forward`'s Reply, for callers who do not care for DSPy's Prediction."""
@@ -110,6 +139,7 @@ class Recommender(dspy.Module):
         UsageError for options that contradict each other, UnknownItem and DeadEnd when a target is not in the
         catalogue or nothing is allowed.
         """
+        allowed = self.parts.offered(allowed)
         given = self._check(intent, targets, n_targets, k, allowed)
         if given:
             intent = "recommend"
@@ -159,6 +189,8 @@ class Recommender(dspy.Module):
         book, order = self.parts.book, list(self.parts.book)
         found = []
         for item in dict.fromkeys(self.parts.catalog.canonical(target) for target in targets):
+            if item in self.parts.edition.retired:
+                raise UsageError(f"Item {item!r} is given as the target but is retired.", hint="Restore it first.")
             if allowed is not None and not allowed[order.index(item)]:
                 raise UsageError(f"Item {item!r} is given as the target but the rules in force exclude it.")
             found.append(Scored(item, book.semantic_id(item), 0.0))

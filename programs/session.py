@@ -49,12 +49,24 @@ class Said:
     cards: tuple[tuple[int, str], ...]
 
 
+@dataclass(frozen=True)
+class Followed:
+    """What has changed in the catalogue since the last message: ids of items."""
+
+    added: tuple[str, ...] = ()
+    retired: tuple[str, ...] = ()
+    restored: tuple[str, ...] = ()
+
+
 class ChatSession:
     """One person's conversation with a recommender.
 
     `where` are rules such as `year>=2000`, `exclude` item ids that are never recommended, `allow` the only ids that
     may be, `or_unknown` admits items whose values are missing; all hold for the whole session. Each reply's seed
     derives from `seed` and the number of exchanges before it. Raises what `Rules.admitted` raises.
+
+    `newest` gives the program and the linker over the catalogue as it stands now; it is asked before every message, so
+    that what another process adds or retires holds from the next one on.
     """
 
     def __init__(
@@ -71,10 +83,9 @@ class ChatSession:
         sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
         k: int = 10,
         n_targets: int = 1,
+        newest: Callable[[], tuple[Recommender, Linker]] | None = None,
     ) -> None:
-        self.recommender = recommender
-        self.linker = linker
-        self.catalog = recommender.parts.catalog
+        self.newest = newest
         self.bundle_hash = bundle_hash
         self.seed = seed
         self.sampling = sampling
@@ -82,14 +93,22 @@ class ChatSession:
         self.n_targets = n_targets
         self.steps: tuple[Step, ...] = ()
         self.blocked: frozenset[tuple[str, str]] = frozenset()
+        self._take(recommender, linker)
+        self._set_rules(Rules(tuple(where), tuple(exclude), allow, or_unknown))
+
+    def _take(self, recommender: Recommender, linker: Linker) -> None:
+        """Go on with this program, over the catalogue that it has."""
+        self.recommender, self.linker = recommender, linker
+        self.catalog = recommender.parts.catalog
         self._columns = Columns(self.catalog)
         place = {item.id: row for row, item in enumerate(self.catalog)}
         self._row = {item: row for row, item in enumerate(recommender.parts.book)}
         self._rows = [place[item] for item in self._row]
-        self._set_rules(Rules(tuple(where), tuple(exclude), allow, or_unknown))
 
     def _set_rules(self, rules: Rules) -> None:
-        self._permitted = rules.admitted(self._columns)[self._rows]
+        permitted = rules.admitted(self._columns)[self._rows]
+        offered = self.recommender.parts.offered(permitted)
+        self._permitted = permitted if offered is None else offered
         exclude = tuple(dict.fromkeys(self.catalog.canonical(item) for item in rules.exclude))
         self.rules = replace(rules, exclude=exclude)
 
@@ -102,6 +121,23 @@ class ChatSession:
     def exclude(self) -> tuple[str, ...]:
         """The items that are never recommended."""
         return self.rules.exclude
+
+    def follow(self) -> Followed:
+        """Take over what another process has changed in the catalogue, and say what.
+
+        Raises DataError for a journal that can no longer be read: without it nobody knows what may be recommended.
+        """
+        before = self.recommender.parts.edition
+        if self.newest is None or (taken := self.newest())[0] is self.recommender:
+            return Followed()
+        self._take(*taken)
+        self._set_rules(self.rules)
+        now = self.recommender.parts.edition
+        return Followed(
+            tuple(item.id for item in now.catalog.items[len(before.catalog) :]),
+            tuple(sorted(now.retired - before.retired)),
+            tuple(sorted(before.retired - now.retired)),
+        )
 
     # What follows from the steps
 
@@ -141,6 +177,11 @@ class ChatSession:
         mask[[self._row[item] for item in banned if item in self._row]] = False
         return mask
 
+    @property
+    def retired(self) -> frozenset[str]:
+        """Items that are known by title and are never recommended."""
+        return self.recommender.parts.edition.retired
+
     def permits(self, item: str) -> bool:
         """Whether the session's rules and exclusions admit an item, whatever was said so far."""
         return bool(self._permitted[self._row[self.catalog.canonical(item)]])
@@ -164,6 +205,7 @@ class ChatSession:
         words = text.encode("utf-8", "replace").decode("utf-8").strip()
         if not words:
             raise UsageError("There is no message.", hint="Say what you like, or what you are looking for.")
+        self.follow()
         linked = self._link(words)
         user = self._user_turn(linked)
         named = tuple(dict.fromkeys(link.item for link in linked.links))

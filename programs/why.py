@@ -36,6 +36,8 @@ def explain(session: ChatSession, item_id: str | None = None) -> tuple[str, ...]
     lines = []
     if found is not None:
         lines += [_intent_line(found), *_rank_lines(session, found, item)]
+        if item.id in session.retired:
+            lines.append(f"{item.label} has been retired since: it is not recommended again.")
     else:
         lines.append(f"{item.label} was never among the {session.k} best of a reply.")
         lines += _barred(session, item)
@@ -83,6 +85,8 @@ def _rank_lines(session: ChatSession, exchange: Exchange, item: Item) -> list[st
 
 
 def _barred(session: ChatSession, item: Item) -> list[str]:
+    if item.id in session.retired:
+        return [f"{item.label} is retired: the catalogue no longer offers it."]
     if item.id in session.exclude:
         return [f"{item.label} is excluded for this session."]
     if not session.permits(item.id):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from gcrs.toolkit.catalog.item import Catalog
     from gcrs.toolkit.dialogue.linker import Linker
+    from gcrs.toolkit.live import Edition
     from gcrs.toolkit.model.tokens import TokenSpace
 
 _SENTENCES = re.compile(r"(?<=[.!?…\n])(?=\s)")
@@ -29,13 +30,30 @@ _SENTENCES = re.compile(r"(?<=[.!?…\n])(?=\s)")
 
 @dataclass(frozen=True)
 class Parts:
-    """What a program reads but never learns; shared, not copied, when DSPy copies the program."""
+    """What a program reads but never learns; shared, not copied, when DSPy copies the program.
 
-    catalog: Catalog
-    book: Codebook
+    `edition` is the catalogue at one version: its items, their semantic IDs, and which of them are retired.
+    """
+
+    edition: Edition
     tokens: TokenSpace
     linker: Linker | None
     titles: dict[str, str] = field(repr=False)
+
+    @property
+    def catalog(self) -> Catalog:
+        """All items, retired ones included: what may be mentioned."""
+        return self.edition.catalog
+
+    @property
+    def book(self) -> Codebook:
+        """Their semantic IDs."""
+        return self.edition.book
+
+    def offered(self, allowed: np.ndarray | None) -> np.ndarray | None:
+        """A filter (bool [items], None: everything) less the retired items."""
+        offered = self.edition.offered
+        return allowed if offered is None else offered if allowed is None else allowed & offered
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parts:
         return self

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+REAL_DATA = os.environ.pop("GCRS_DATA", None)  # gcrs itself keeps its journals where that says: ours get a place below
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
         (real / shared).mkdir(parents=True, exist_ok=True)
         (cache / shared).symlink_to((real / shared).resolve(), target_is_directory=True)
     os.environ["GCRS_CACHE"] = str(cache)
-    os.environ["XDG_DATA_HOME"] = str(Path(scratch.name, "data"))
+    os.environ["GCRS_DATA"] = str(Path(scratch.name, "data"))
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "true"
     os.environ["ANONYMIZED_TELEMETRY"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -53,8 +54,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of public data sets (redial/, movies/ …): $GCRS_DATA, else shared/data beside the checkout."""
-    asked = os.environ.get("GCRS_DATA")
-    folder = Path(asked) if asked else ROOT.parent / "shared" / "data"
+    folder = Path(REAL_DATA) if REAL_DATA else ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("no real data: set GCRS_DATA to the folder that holds redial/ and movies/")
     return folder

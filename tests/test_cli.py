@@ -31,7 +31,7 @@ Commands:
   recommend  The k best items and a reply for one message or dialogue.
   prove      Decode at random; fails unless every item is an allowed one.
   doctor     Look after this machine; forecast a fine-tuning run.
-  catalog    Build, show and check a catalogue with semantic IDs.
+  catalog    Build, show, check and change a catalogue with semantic IDs.
   data       Public data sets as gcrs dialogues.
 """
 ITEMS = "id,title,year\n1,Alien,1979\n2,Heat,1995\n"

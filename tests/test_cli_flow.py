@@ -105,8 +105,9 @@ def test_recommend_json(bundle: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["recommend", "something like Galaxy Quest", *flags]) == 0
     first = capsys.readouterr().out
     answer = json.loads(first)
-    assert list(answer) == ["intent", "reply", "items", "bundle", "seconds"]
+    assert list(answer) == ["intent", "reply", "items", "bundle", "catalog_version", "seconds"]
     assert answer["intent"] == "recommend" and answer["reply"].strip() and len(answer["bundle"]) == 64
+    assert answer["catalog_version"] == 0
     assert len({item["id"] for item in answer["items"]}) == 4
     for item in answer["items"]:
         assert list(item) == ["id", "title", "semantic_id", "score", "year", "genre"]

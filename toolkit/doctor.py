@@ -77,6 +77,16 @@ def examine(bundle: str) -> Iterator[Check]:
         yield Check(f"bundle {bundle}", f"{len(loaded.catalog)} items, hash {loaded.hash[:12]}")
     except GcrsError as error:
         yield Check(f"bundle {bundle}", str(error), error.exit_code)
+        return
+    from gcrs.toolkit.live import LiveCatalog
+
+    try:
+        live = LiveCatalog.of(loaded)
+        edition = live.edition
+        told = f"version {edition.version}, {live.added} added, {len(edition.retired)} retired"
+        yield Check("live changes", f"{told if edition.version else 'none'} ({live.journal.path})")
+    except GcrsError as error:
+        yield Check("live changes", str(error), error.exit_code)
 
 
 def _memory() -> str:

@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, never half of one; hashes; where gcrs keeps its caches.
+"""Files that are either the old one or the new one, never half of one; hashes; gcrs' cache and data directories.
 
 Knows nothing of what is inside a file.
 """
@@ -137,3 +137,10 @@ def cache_dir() -> Path:
     if explicit := os.environ.get("GCRS_CACHE"):
         return Path(explicit)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gcrs"
+
+
+def data_dir() -> Path:
+    """Where what cannot be made anew lives (journals of live changes): $GCRS_DATA, else XDG's data directory."""
+    if explicit := os.environ.get("GCRS_DATA"):
+        return Path(explicit)
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "gcrs"

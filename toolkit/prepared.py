@@ -92,21 +92,25 @@ class PreparedCatalog:
         return item_text(self.catalog[item_id], self.settings["text"]["columns"])
 
     def vectors_of(self, items: Sequence[Item], progress: Progress | None = None) -> np.ndarray:
-        """Float32 [n, width]: items that join later, as `build` would see them without co-mentions.
+        """Float32 [n, width]: items that join later, their co-mentions estimated from those of their nearest by text.
 
-        DataError when the encoder that the settings record is another one by now; the quantizer refuses a width that
-        is not its own.
+        What the items of the catalogue are near to is read off their semantic IDs. DataError when the encoder that the
+        settings record is another one by now; the quantizer refuses a width that is not its own.
         """
         import numpy as np
 
+        from gcrs.toolkit.catalog.collaborative import estimated_vectors
         from gcrs.toolkit.catalog.encoders import encode_like
+        from gcrs.toolkit.ids.quantizer import check_vectors
 
         columns, together = self.settings["text"]["columns"], self.settings["collaborative"]
         text = encode_like([item_text(item, columns) for item in items], self.settings["encoder"], progress)
         if not together["share"]:
             return text
-        none = np.zeros((len(items), together["width"]), dtype=np.float32)
-        return np.concatenate([np.sqrt(1 - together["share"]) * text, none], axis=1).astype(np.float32)
+        known = self.quantizer.reconstruct(self.book.array())
+        split = known.shape[1] - together["width"]
+        estimated = estimated_vectors(check_vectors(text, split), known[:, :split], known[:, split:])
+        return np.concatenate([np.sqrt(1 - together["share"]) * text, estimated], axis=1).astype(np.float32)
 
     @classmethod
     def build(
@@ -212,15 +216,22 @@ def open_catalog(source: str | Path) -> tuple[Catalog, PreparedCatalog | None]:
     The second value is None for a file. DataError when it is none of these.
     """
     from gcrs.toolkit.catalog.readers import read_items
-    from gcrs.toolkit.model.bundle import shipped_bundles
 
-    path = Path(source)
-    if not path.exists() and str(source) in (named := shipped_bundles()):
-        path = named[str(source)]
+    path = catalog_path(source)
     if path.is_dir() or not path.suffix:  # a name without a suffix is a directory that is not there
         prepared = PreparedCatalog.load(path)
         return prepared.catalog, prepared
     return read_items(path), None
+
+
+def catalog_path(source: str | Path) -> Path:
+    """Where a catalogue, bundle or file of items lies: a path as it is, a shipped bundle's name as its directory."""
+    from gcrs.toolkit.model.bundle import shipped_bundles
+
+    path = Path(source)
+    if not path.exists() and str(source) in (named := shipped_bundles()):
+        return named[str(source)]
+    return path
 
 
 def _dump(value: Any, path: Path) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+BLOCK = 65_536  # known items that are compared at a time
+
 
 def co_mention_vectors(
     baskets: Iterable[Sequence[str]], item_ids: Sequence[str], *, dim: int = 64, shift: float = 1.0, seed: int = 0
@@ -53,3 +55,25 @@ def co_mention_vectors(
     out[:, :rank] = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-8)
     out[totals == 0] = 0
     return out
+
+
+def estimated_vectors(
+    text: np.ndarray, known_text: np.ndarray, known_together: np.ndarray, near: int = 10
+) -> np.ndarray:
+    """Float32 [n, dim]: what items that nobody has mentioned yet are likely to be mentioned with.
+
+    The mean co-mention part (`known_together`, [items, dim]) of the `near` items whose text part (`known_text`) has the
+    largest cosine with the newcomer's `text` ([n, width]). A zero vector would put every newcomer beside the items that
+    are never mentioned.
+    """
+    best = np.full((len(text), 0), 0.0)
+    rows = np.zeros((len(text), 0), dtype=np.int64)
+    for begin in range(0, len(known_text), BLOCK):
+        block = known_text[begin : begin + BLOCK]
+        norms = np.linalg.norm(block, axis=1)
+        cosine = text @ block.T / np.where(norms > 0, norms, 1.0)
+        best = np.concatenate([best, cosine], axis=1)
+        rows = np.concatenate([rows, np.broadcast_to(np.arange(begin, begin + len(block)), cosine.shape)], axis=1)
+        kept = np.argsort(-best, axis=1, kind="stable")[:, :near]
+        best, rows = np.take_along_axis(best, kept, axis=1), np.take_along_axis(rows, kept, axis=1)
+    return known_together[rows].mean(axis=1).astype(np.float32)

@@ -128,7 +128,7 @@ def type_of_values(
     counts = Counter(kind for kind in kinds if kind)
     if set(counts) == {"integer", "number"}:
         counts = Counter({"number": 1})
-    if set(counts) == {"number"} and not declared and None in kinds:
+    if set(counts) == {"number"} and (declared == "integer" or (not declared and None in kinds)):
         known = [value for value, kind in zip(values, kinds, strict=True) if kind]
         if all(value == int(value) and abs(value) < 2**53 for value in known):
             values = [int(value) if kind else None for value, kind in zip(values, kinds, strict=True)]

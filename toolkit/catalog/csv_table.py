@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gcrs.toolkit.catalog.columns import COLUMN_TYPES, MAX_CELL, Place, split_list, type_of_text
@@ -22,7 +22,10 @@ _LOOSE_BAR = re.compile(r"(^|\s)\||\|(\s|$)")
 
 
 def csv_columns(
-    file: str, lines: Iterator[tuple[int, str]], delimiter: str | None = None
+    file: str,
+    lines: Iterator[tuple[int, str]],
+    delimiter: str | None = None,
+    fixed: Mapping[str, ColumnType] | None = None,
 ) -> tuple[list[int], dict[str, list[Any]], dict[str, tuple[ColumnType, list[Fact | None]]]]:
     """The line each row starts in, the cells of `id` and `title`, and every other column with its type.
 
@@ -49,7 +52,7 @@ def csv_columns(
             continue
         place = Place(file, name)
         cells = columns.pop(name)
-        kind = declared.get(name)
+        kind = (fixed or {}).get(name) or declared.get(name)
         lists = _lists(cells) if kind in (None, "list") else None
         if kind == "list" and lists is None:
             lists = [split_list(cell) for cell in cells]

@@ -5,6 +5,7 @@ Knows nothing of items beyond that `id` and `title` must be there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +15,7 @@ from gcrs.toolkit.errors import DataError
 
 
 def parquet_columns(
-    path: Path, stream: IO[bytes]
+    path: Path, stream: IO[bytes], fixed: Mapping[str, ColumnType] | None = None
 ) -> tuple[list[int], dict[str, list[Any]], dict[str, tuple[ColumnType, list[Fact | None]]]]:
     """Row numbers from 1, the values of `id` and `title`, and every other column with its type.
 
@@ -52,7 +53,7 @@ def parquet_columns(
         if name in (by_fold["id"], by_fold["title"]):
             keys[name.casefold()] = values
         else:
-            facts[name] = type_of_values(values, rows, Place(str(path), name, "row"))
+            facts[name] = type_of_values(values, rows, Place(str(path), name, "row"), (fixed or {}).get(name))
     return rows, keys, facts
 
 

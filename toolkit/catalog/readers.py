@@ -6,12 +6,13 @@ written `a|b|c`. Knows nothing of any public data set; those readers live in `gc
 
 from __future__ import annotations
 
+import difflib
 import gzip
 import json
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -46,26 +47,27 @@ class Table:
     names: list[tuple[str, ...]] = field(default_factory=list)
 
 
-def read_items(path: Path | str) -> Catalog:
+def read_items(path: Path | str, fixed: Mapping[str, ColumnType] | None = None) -> Catalog:
     """The catalogue in a .csv, .tsv, .jsonl, .ndjson or .parquet file (all but Parquet also as .gz).
 
     Columns get one type each: string, integer, number, boolean, date (ISO) or list. In CSV a column is a list when
     its header ends in `[]`, or when some cell holds a `|` and every `|` in the column stands between two characters
     that are not blanks; a header `name:type` fixes the type. An empty cell, null or an empty list is a missing value.
-    Raises DataError (exit 3), with file, line, column, found and expected, for everything else.
+    `fixed` are the columns of a catalogue that the items shall join: its types hold, whatever the file says, and any
+    other column is an error. Raises DataError (exit 3), with file, line, column, found and expected, for all else.
     """
     path = Path(path)
     suffix, stream = _open(path)
     with stream:
         try:
             if suffix == ".parquet":
-                rows, columns, facts = parquet_columns(path, stream)
-                return _catalog(Table(str(path), "row", rows, columns["id"], columns["title"], facts))
+                rows, columns, facts = parquet_columns(path, stream, fixed)
+                return _catalog(Table(str(path), "row", rows, columns["id"], columns["title"], facts), fixed)
             lines = _lines(path, stream)
             if suffix in (".jsonl", ".ndjson"):
-                return _catalog(_json_columns(path, lines))
-            rows, columns, facts = csv_columns(str(path), lines, "\t" if suffix == ".tsv" else None)
-            return _catalog(Table(str(path), "line", rows, columns["id"], columns["title"], facts))
+                return _catalog(_json_columns(path, lines, fixed), fixed)
+            rows, columns, facts = csv_columns(str(path), lines, "\t" if suffix == ".tsv" else None, fixed)
+            return _catalog(Table(str(path), "line", rows, columns["id"], columns["title"], facts), fixed)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DataError(f"{path} is a broken or truncated gzip file: {error}.", hint="Fetch it again.") from error
         except OSError as error:
@@ -145,7 +147,7 @@ def _lines(path: Path, stream: IO[bytes]) -> Iterator[tuple[int, str]]:
             ) from None
 
 
-def _json_columns(path: Path, lines: Iterator[tuple[int, str]]) -> Table:
+def _json_columns(path: Path, lines: Iterator[tuple[int, str]], fixed: Mapping[str, ColumnType] | None = None) -> Table:
     """JSON Lines: one object a line; with gcrs' own header, facts lie under "facts" and types are fixed by it."""
     table = Table(str(path), "line", [], [], [], {})
     declared: dict[str, ColumnType] | None = None
@@ -181,7 +183,7 @@ def _json_columns(path: Path, lines: Iterator[tuple[int, str]]) -> Table:
         table.rows.append(number)
     for column, stored in values.items():
         stored.extend(repeat(None, len(table.rows) - len(stored)))
-        kind = (declared or {}).get(column)
+        kind = (fixed or {}).get(column) or (declared or {}).get(column)
         table.facts[column] = type_of_values(stored, table.rows, Place(str(path), column), kind)
         stored.clear()
     return table
@@ -219,10 +221,16 @@ def _texts(path: Path, number: int, name: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _catalog(table: Table) -> Catalog:
-    """Check ids and titles, and turn columns into items."""
+def _catalog(table: Table, fixed: Mapping[str, ColumnType] | None = None) -> Catalog:
+    """Check columns, ids and titles, and turn columns into items."""
     if not table.rows:
         raise DataError(f"{table.file} holds no items.")
+    for column in [] if fixed is None else table.facts:
+        if column not in (fixed or {}):
+            near = difflib.get_close_matches(column.casefold(), fixed or {}, n=3, cutoff=0.5)
+            known = f"Nearest: {', '.join(near)}." if near else f"Its columns: {', '.join(fixed or {}) or 'none'}."
+            raise DataError(f"{table.file} has a column {shown(column)} that the catalogue does not have.",
+                            hint=f"{known} Rename or leave it out.")  # fmt: skip
     seen: dict[str, int] = {}
     ids = [_id(value, row, table, seen) for value, row in zip(table.ids, table.rows, strict=True)]
     titles = [_title(value, row, table) for value, row in zip(table.titles, table.rows, strict=True)]

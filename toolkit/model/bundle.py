@@ -116,6 +116,12 @@ def shipped_bundles() -> dict[str, Path]:
     return found
 
 
+def bundle_hash(directory: Path) -> str | None:
+    """The hash of the bundle in a directory, its parts not looked at; None where there is no bundle."""
+    manifest = Path(directory) / MANIFEST
+    return sha256_json(read_json(manifest)) if manifest.is_file() else None
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A loaded, verified bundle. `hash` names exactly these bytes."""

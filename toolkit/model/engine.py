@@ -10,6 +10,7 @@ time, so replies to several people may be streamed at once: each is right, but t
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -118,6 +119,21 @@ class Engine:
         self.stats = EngineStats()
         self._processor = processor
         self._lock = threading.RLock()
+
+    def over(self, book: Codebook, offered: np.ndarray | None = None) -> Engine:
+        """This engine over another codebook of the same codes: model, cache, lock and counters stay shared.
+
+        `offered` is bool [n items]: what is not can never be decoded, and still counts where scores are normalised.
+        Calls that run meanwhile go on over the book that they began with.
+        """
+        if tuple(book.codes) != tuple(self.book.codes):
+            raise DataError(f"The engine spells codes {self.book.codes}, the codebook has {book.codes}.")
+        other = copy.copy(self)
+        other.book, other._items = book, list(book.ids)
+        other.tree = PrefixTree.build(book.array(), book.codes)
+        if offered is not None:
+            other.tree = other.tree.subset(offered)
+        return other
 
     def intent(self, prompt: Sequence[int], *, allow: frozenset[Intent] = BOTH) -> IntentDecision:
         """Decide between recommending and chatting; `prompt` ends with the assistant's header.
