@@ -1,4 +1,4 @@
-"""The pages' commands, run: each page of PAGES from top to bottom in an empty directory, each command with exit code 0.
+"""The commands of the pages, run: each page of PAGES from top to bottom in an empty directory, each with exit code 0.
 
 The convention of a page:
 
