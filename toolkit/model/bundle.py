@@ -303,10 +303,10 @@ def load_engine(
     """
     import torch
 
+    from gcrs.toolkit.model.cache import LIMIT
     from gcrs.toolkit.model.device import pick_dtype
     from gcrs.toolkit.model.engine import Engine
 
     chosen = {"bf16": torch.bfloat16, "fp32": torch.float32}.get(dtype) or pick_dtype(device)
     model = load_merged(bundle, chosen, progress).to(device)  # type: ignore[arg-type]
-    bound = {} if cache_bytes is None else {"cache_bytes": cache_bytes}
-    return Engine(model, bundle.tokens, bundle.book, **bound)
+    return Engine(model, bundle.tokens, bundle.book, cache_bytes=LIMIT if cache_bytes is None else cache_bytes)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BRANCH_CHUNK = 256  # nodes forwarded at once: bounds the memory of activations and masks
 EXTEND_CHUNK = 1024  # ids forwarded at once
-LIMIT = 2**30  # bytes of keys and values that are kept: some 70 dialogues of 300 ids for the default base in float32
+LIMIT = 2**30  # bytes of keys and values that are kept: 60 dialogues of 300 ids for the default base in float32
 
 
 class PrefixCache:

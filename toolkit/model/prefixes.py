@@ -17,17 +17,17 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from gcrs.toolkit.errors import UsageError
 
-FIRST_ROOM = 256  # entries that a cache layer has room for at first
+ROOM = 64  # a cache layer's buffer has room for a multiple of so many entries
 SHORT_TAIL = 16  # ids that are dropped rather than forked: about a target and the word after it
 
 
 def _room(length: int) -> int:
-    """Entries that a buffer for `length` of them has."""
-    return max(FIRST_ROOM, 2 ** (length - 1).bit_length())
+    """Entries that a buffer for `length` of them has: an eighth more, so that a reply seldom outgrows it."""
+    return -(-(length + length // 8) // ROOM) * ROOM
 
 
 class GrowingLayer(DynamicLayer):
-    """A cache layer that appends in place: its buffer doubles, where DynamicLayer copies all of it for each token."""
+    """A cache layer that appends in place: DynamicLayer copies all that it holds for each token."""
 
     _held: tuple[torch.Tensor, torch.Tensor] | None = None
 
