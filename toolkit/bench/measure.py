@@ -102,7 +102,8 @@ def sample(run: Callable[[], object], n: int, *, warm: int = 1) -> Sample:
 
 def pairs(ours: Callable[[], object], theirs: Callable[[], object], n: int) -> tuple[Sample, Sample, Sample]:
     """(ratio, ours, theirs) of n pairs, the order turning from pair to pair, so that a drift hits both alike."""
-    mine, other = [], []
+    mine: list[float] = []
+    other: list[float] = []
     for at in range(n):
         for side, run in ((mine, ours), (other, theirs)) if at % 2 == 0 else ((other, theirs), (mine, ours)):
             side.append(seconds(run))

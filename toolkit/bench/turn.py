@@ -19,7 +19,7 @@ PROMPT, REPLY = 300, 30
 
 
 def three_calls(bundle: Bundle, engine: Engine) -> ThreeSteps:
-    """The three decisions by the engine itself, target beam 1."""
+    """The three decisions by the engine itself, target beam 1; `engine` writes replies of full length."""
     from gcrs.toolkit.dialogue.encode import encode_prompt
 
     def turn(context: Dialogue, sampling: Sampling) -> int:
@@ -28,8 +28,9 @@ def three_calls(bundle: Bundle, engine: Engine) -> ThreeSteps:
         best = engine.targets([*header, bundle.tokens.rec], k=1, beams=1)[0]
         span = bundle.tokens.span(best.semantic_id)
         prompt = [*header, bundle.tokens.rec, *span, bundle.tokens.resp]
-        pieces = engine.respond(prompt, licensed=[best.item_id], sampling=sampling)
-        return len(prompt) - len(header) + sum(len(piece.token_ids) for piece in pieces) - 1  # less the end
+        for _ in engine.respond(prompt, licensed=[best.item_id], sampling=sampling):
+            pass
+        return len(prompt) - len(header) + sampling.max_tokens
 
     return turn
 
