@@ -904,6 +904,68 @@ def prove_verb(
 
 
 @app.command()
+def bench(
+    bundle: BundleFlag = "movies",
+    rows: Annotated[
+        list[str] | None, typer.Option("--rows", metavar="NAME", help="Only this row, or turn, tree, …; repeatable.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Smaller sizes, fewer repeats; targets are not judged.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads; default: torch's.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """What gcrs costs, each row beside a named baseline of the same run."""
+    from gcrs.toolkit.bench.rows import chosen, run
+
+    began = time.perf_counter()
+    names = [name.strip() for part in rows or [] for name in part.split(",") if name.strip()]
+    chosen(names)
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads is {threads}, expected 1 or more.")
+    from gcrs.toolkit.model.bundle import Bundle
+
+    loaded = Bundle.load(bundle)
+    from gcrs.programs.bench_turn import three_steps  # before torch: it settles DSPy's environment
+    from gcrs.toolkit.bench.workbench import Workbench
+
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    workbench = Workbench(loaded, quick, three_steps)
+    found = []
+    with _progress() as progress:
+        for row in run(workbench, names, progress):
+            found.append(row.as_json())
+            if not as_json:
+                print(_bench_line(found[-1]), flush=True)
+    if as_json:
+        seconds = round(time.perf_counter() - began, 1)
+        head = {"machine": workbench.machine, "bundle": loaded.hash, "quick": quick, "seconds": seconds}
+        _print_json(head | {"rows": found})
+
+
+def _bench_line(row: Mapping[str, Any]) -> str:
+    """A row of `gcrs bench`: value, spread, target, and how far from what the machine could do."""
+    if row["skipped"]:
+        return f"{row['name']:<14} {row['skipped']}"
+    value = row["value"]
+    unit = "x" if row["unit"] == "ratio" else row["unit"]
+    spread = f" [{value['lo']:g}, {value['hi']:g}]" if value["n"] > 1 else ""
+    told = [f"{row['name']:<14} {value['median']:g} {unit}{spread}, n = {value['n']}: {row['what']}"]
+    if row["baseline"]:
+        told.append(f"against {row['baseline']}")
+    if row["target"] is not None:
+        sign = "<=" if row["better"] == "lower" else ">="
+        verdict = {True: "met", False: "MISSED", None: "not judged"}[row["met"]]
+        told.append(f"target {sign} {row['target']:g}: {verdict}")
+    if row["limit"] and row["limit"]["times"]:
+        told.append(f"{row['limit']['times']:.1f} times the limit by {row['limit']['bound']}")
+    return "; ".join(told)
+
+
+@app.command()
 def doctor(
     bundle: BundleFlag = "movies",
     config: ConfigFlag = None,

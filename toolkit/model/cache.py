@@ -1,8 +1,9 @@
-"""PrefixCache: a causal LM with the keys and values of the ids that it has read, re-used as far as a prompt agrees.
+"""PrefixCache: a causal LM with the keys and values of what it has read, re-used as far as a prompt agrees with any.
 
 Two ways forward: `extend` reads ids in sequence; `branch` reads nodes of a tree that grows from them, as one sequence
 under a mask in which each node sees the ids and its own ancestors only, so the ids' keys and values exist once for
-any number of beams. Knows nothing of grammars, items, search or threads: its owner holds a lock.
+any number of beams. What several conversations have had read is kept side by side in a pool. Knows nothing of grammars,
+items, search or threads: its owner holds a lock.
 """
 
 from __future__ import annotations
@@ -13,60 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
 
 from gcrs.toolkit.errors import DataError, GcrsError
+from gcrs.toolkit.model.prefixes import GrowingLayer, PrefixPool
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BRANCH_CHUNK = 256  # nodes forwarded at once: bounds the memory of activations and masks
 EXTEND_CHUNK = 1024  # ids forwarded at once
-FIRST_ROOM = 256  # entries that a cache layer has room for at first
-
-
-class GrowingLayer(DynamicLayer):
-    """A cache layer that appends in place: its buffer doubles, where DynamicLayer copies all of it for each token."""
-
-    _held: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append along the third axis and return all keys and values, as views of the buffer."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        old = self.get_seq_length()
-        total = old + key_states.shape[-2]
-        if self._held is None or total > self._held[0].shape[-2]:
-            room = max(FIRST_ROOM, 2 ** (total - 1).bit_length())
-            grown = tuple(new.new_empty((*new.shape[:-2], room, new.shape[-1])) for new in (key_states, value_states))
-            if self.keys is not None and self.values is not None and old:
-                grown[0][..., :old, :], grown[1][..., :old, :] = self.keys, self.values
-            self._held = grown[0], grown[1]
-        keys, values = self._held
-        keys[..., old:total, :], values[..., old:total, :] = key_states, value_states
-        self.keys, self.values = keys[..., :total, :], values[..., :total, :]
-        return self.keys, self.values
-
-    def pick(self, base: int, places: torch.Tensor) -> None:
-        """Keep the first `base` entries, then those at `places`; forget the others."""
-        if self.keys is None or self.values is None:
-            return
-        chosen = self.keys[..., places, :], self.values[..., places, :]
-        self.keys, self.values = (held[..., : base + len(places), :] for held in (self.keys, self.values))
-        self.keys[..., base:, :], self.values[..., base:, :] = chosen
+LIMIT = 2**30  # bytes of keys and values that are kept: 60 dialogues of 300 ids for the default base in float32
 
 
 class PrefixCache:
-    """Keys and values of `ids` in `model`, at batch size 1.
+    """Keys and values of `ids` in `model`, at batch size 1, and of other prefixes up to `limit` bytes in all.
 
     Raises DataError for ids outside the vocabulary or longer than the model's context. After any exception inside a
-    forward, KeyboardInterrupt included, the cache is empty and usable.
+    forward, KeyboardInterrupt included, the prefix in use is forgotten, the others stay and the cache is usable.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, limit: int = LIMIT) -> None:
         self.model = model
+        self.pool = PrefixPool(limit)
         self.forwarded = 0  # ids read in sequence, ever
         self.branches = 0  # tree nodes read, ever
         self.decoder = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
@@ -81,7 +50,6 @@ class PrefixCache:
         config = model.config.get_text_config()
         self._soft_cap = getattr(config, "final_logit_softcapping", None)  # Gemma
         self._scale = getattr(config, "logit_scale", 1) / getattr(config, "logits_scaling", 1)  # Cohere; Granite
-        self.reset()
         _check_branching(self)
 
     @property
@@ -89,12 +57,14 @@ class PrefixCache:
         """Rows of the output head."""
         return int(self._head.weight.shape[0])
 
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the prefix in use: what a tree grows from."""
+        return self.pool.now.ids
+
     def reset(self) -> None:
         """Forget everything."""
-        self.ids: list[int] = []
-        self._past = Cache(layer_class_to_replicate=GrowingLayer)
-        self._last: torch.Tensor | None = None  # hidden state of the last id [1, width]
-        self._branched = 0
+        self.pool.clear()
 
     def extend(self, ids: Sequence[int]) -> torch.Tensor:
         """Read `ids` (all of the context, from its first id) and return the last one's hidden state, [1, width].
@@ -103,27 +73,26 @@ class PrefixCache:
         """
         ids = list(ids)
         self._check(ids)
-        self.cut(0)
-        common = self.common(ids)
-        if common == len(ids) == len(self.ids) and self._last is not None:
-            return self._last
-        common = min(common, len(ids) - 1)
         with self._whole():
+            self.cut(0)
+            common = self.pool.select(ids)
+            now = self.pool.now
+            if common == len(ids) == len(now.ids) and now.last is not None:
+                return now.last
+            common = min(common, len(ids) - 1)
             self._crop(common)
             for start in range(common, len(ids), EXTEND_CHUNK):
                 chunk = ids[start : start + EXTEND_CHUNK]
                 hidden = self._forward(chunk, np.arange(start, start + len(chunk)), None)
-                self.ids += chunk
-            self._last = hidden[-1:].clone()
+                now.ids += chunk
+            now.last = hidden[-1:].clone()
+            self.pool.settle()
         self.forwarded += len(ids) - common
-        return self._last
+        return now.last
 
     def common(self, ids: list[int]) -> int:
         """How many of the first `ids` are held."""
-        shorter = min(len(self.ids), len(ids))
-        if self.ids[:shorter] == ids[:shorter]:
-            return shorter
-        return next(n for n in range(shorter) if self.ids[n] != ids[n])
+        return self.pool.common(ids)
 
     def branch(self, tokens: np.ndarray, depths: np.ndarray, ancestors: np.ndarray) -> torch.Tensor:
         """Forward m tree nodes that grow from the ids: hidden states [m, width].
@@ -139,38 +108,40 @@ class PrefixCache:
             for start in range(0, len(tokens), BRANCH_CHUNK):
                 part = slice(start, start + BRANCH_CHUNK)
                 count = len(tokens[part])
-                sees = np.zeros((count, base + self._branched + count), dtype=bool)
+                sees = np.zeros((count, base + self.branched + count), dtype=bool)
                 sees[:, :base] = True
                 row, column = np.nonzero(ancestors[part] >= 0)
                 sees[row, base + ancestors[part][row, column]] = True
-                sees[np.arange(count), base + self._branched + np.arange(count)] = True
+                sees[np.arange(count), base + self.branched + np.arange(count)] = True
                 hidden.append(self._forward(tokens[part].tolist(), base + depths[part], sees))
-                self._branched += count
+                self.pool.now.branched += count
+            self.pool.settle()
         self.branches += len(tokens)
         return torch.cat(hidden)
 
     @property
     def branched(self) -> int:
         """Tree nodes held: the place of the next one, and a mark for `cut`."""
-        return self._branched
+        return self.pool.now.branched
 
     def cut(self, mark: int) -> None:
         """Forget the tree's nodes after `mark`."""
-        if mark < self._branched:
+        if mark < self.branched:
             with self._whole():
-                self._past.crop(mark - self._branched)
-                self._branched = mark
+                self.pool.now.past.crop(mark - self.branched)
+                self.pool.now.branched = mark
 
     def keep(self, tokens: Sequence[int], places: Sequence[int]) -> None:
         """Make one path of the tree part of the ids and forget the rest: its tokens and places, from depth 0 on."""
         at = len(self.ids) + torch.tensor(list(places), dtype=torch.long, device=self.device)
         with self._whole(), torch.inference_mode():
-            for layer in self._past.layers:
+            now = self.pool.now
+            for layer in now.past.layers:
                 assert isinstance(layer, GrowingLayer)
-                layer.pick(len(self.ids), at)
-            self.ids += list(tokens)
-            self._branched = 0
-            self._last = None if tokens else self._last
+                layer.pick(len(now.ids), at)
+            now.ids += list(tokens)
+            now.branched = 0
+            now.last = None if tokens else now.last
 
     def logits(self, hidden: torch.Tensor, columns: np.ndarray) -> torch.Tensor:
         """Logits float32 [m, c] of hidden states [m, width] for the token ids `columns` alone.
@@ -205,7 +176,7 @@ class PrefixCache:
                 input_ids=torch.tensor([ids], device=self.device),
                 position_ids=torch.as_tensor(positions, device=self.device)[None],
                 attention_mask=mask,
-                past_key_values=self._past,
+                past_key_values=self.pool.now.past,
                 use_cache=True,
             )
         hidden: torch.Tensor = out.last_hidden_state[0]
@@ -213,18 +184,19 @@ class PrefixCache:
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
-        """Empty the cache when what happens inside is cut short: an interrupt may leave layers of unequal length."""
+        """Forget the prefix in use when this is cut short: an interrupt may leave layers of unequal length."""
         try:
             yield
         except BaseException:
-            self.reset()
+            self.pool.drop()
             raise
 
     def _crop(self, length: int) -> None:
-        if length < len(self.ids):
-            self._past.crop(length - len(self.ids))
-            del self.ids[length:]
-            self._last = None
+        now = self.pool.now
+        if length < len(now.ids):
+            now.past.crop(length - len(now.ids))
+            del now.ids[length:]
+            now.last = None
 
     def _check(self, ids: list[int]) -> None:
         if not ids:

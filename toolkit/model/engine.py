@@ -5,7 +5,7 @@ what is new is forwarded. Every decoding runs through `outlines.Generator` with 
 dialogues, catalogue facts, rules or prompts' words.
 
 Threads: one lock an engine. `intent`, `targets` and `score_all` hold it for the call, `respond` for one token at a
-time, so replies to several people may be streamed at once: each is right, but they push one another out of the cache.
+time, so replies to several people may be streamed at once, each from its own prefix in the cache.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from gcrs.toolkit.dialogue.turns import Intent
 from gcrs.toolkit.errors import DataError, DeadEnd, GcrsError, UsageError
 from gcrs.toolkit.ids.codebook import Codebook, SemanticId
 from gcrs.toolkit.ids.tree import PrefixTree
-from gcrs.toolkit.model.cache import PrefixCache
+from gcrs.toolkit.model.cache import LIMIT, PrefixCache
 from gcrs.toolkit.model.generator import GcrsTransformers
 from gcrs.toolkit.model.grammar import Grammar, IntentGrammar, ResponseGrammar, TargetGrammar, words_of
+from gcrs.toolkit.model.prefixes import PrefixPool
 from gcrs.toolkit.model.processor import MaskProcessor
 from gcrs.toolkit.model.sampling import Sampler, Sampling, TextStream
 from gcrs.toolkit.model.search import Hypotheses
@@ -96,7 +97,8 @@ class Engine:
     """Decodes replies with `model`, whose embedding has `tokens.size` rows, over the items of `book`.
 
     Raises DataError when model, tokens and codebook do not fit. `processor` is the class that masks; tests replace
-    it to show that nothing else does.
+    it to show that nothing else does. Keys and values of at most `cache_bytes` are kept between calls (0: of the last
+    prompt alone).
     """
 
     def __init__(
@@ -106,13 +108,14 @@ class Engine:
         book: Codebook,
         *,
         processor: Callable[[Grammar], Any] = MaskProcessor,
+        cache_bytes: int = LIMIT,
     ) -> None:
         if tuple(tokens.codes) != tuple(book.codes):
             raise DataError(f"The tokens spell codes {tokens.codes}, the codebook has {book.codes}.")
         self.tokens, self.book = tokens, book
         self.tree = PrefixTree.build(book.array(), book.codes)
         self._items = list(book.ids)
-        self._cache = PrefixCache(model)
+        self._cache = PrefixCache(model, cache_bytes)
         if self._cache.rows != tokens.size:
             raise DataError(f"The model has {self._cache.rows} output rows, the tokenizer {tokens.size} tokens.")
         self.model = GcrsTransformers(self._cache, tokens)
@@ -225,6 +228,11 @@ class Engine:
         generator = outlines.Generator(self.model, processor=self._processor(grammar))
         stream: Any = generator.stream(list(prompt), sampler=Sampler(sampling), stop=stop)
         return self._pieces(stream, list(prompt))
+
+    @property
+    def pool(self) -> PrefixPool:
+        """What is kept of the conversations: `pool.stats`, `pool.nbytes` and `len(pool)` are for reading."""
+        return self._cache.pool
 
     def close(self) -> None:
         """Free the cache; the engine stays usable."""

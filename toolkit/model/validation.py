@@ -25,7 +25,7 @@ def validation_metrics(
     from gcrs.toolkit.eval.metrics import rank_of
     from gcrs.toolkit.model.engine import Engine
 
-    engine = Engine(model, tokens, book)
+    engine = Engine(model, tokens, book, cache_bytes=0)  # the replies of one dialogue follow one another
     ranks: list[int] = []
     for n, context in enumerate(contexts(dialogues)):
         if n >= limit:
