@@ -47,7 +47,16 @@ class FeedReport:
     def lines(self) -> list[str]:
         """The report for a terminal."""
         lines = [f"{self.file} is read as {self.words}:"]
-        lines += [f"  {column} -> {', '.join(facts) or 'left out'}" for column, facts in self.became.items()]
+        as_text = [
+            column for column, facts in self.became.items() if len(facts) == 1 and facts[0].endswith(" (string)")
+        ]
+        if as_text:
+            lines.append(f"  as text: {', '.join(as_text)}")
+        lines += [
+            f"  {column} -> {', '.join(facts)}"
+            for column, facts in self.became.items()
+            if facts and column not in (*as_text, *facts)
+        ]
         return lines + [f"  {note}" for note in self.notes]
 
     def to_json(self) -> dict[str, Any]:
@@ -137,7 +146,8 @@ class FeedColumns:
         pairs = self._each(column, values, feed_values.money)
         self._put(column, attribute, "number", [pair and pair[0] for pair in pairs])
         self._currencies[attribute] = [pair and pair[1] for pair in pairs]
-        self._became[column].append("currency (string)")
+        if len(self._currencies) == 1:
+            self._became[column].append("currency (string)")
 
     def _add_currency(self) -> None:
         """One currency an item: of its price, else of its sale price; a sale price in another one is missing."""

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from gcrs.toolkit.scripts import VOICED, WORD
+
 _SPELLED = re.compile(r"<(?=item:)")
 _SPACES = re.compile(r"\s+")
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -52,11 +54,11 @@ def split_year(title: str) -> tuple[str, int | None]:
 
 
 def fold(text: str) -> str:
-    """Case-folded, accents removed."""
+    """Case-folded, accents removed; Japanese voicing marks stay."""
     if text.isascii():
         return text.lower()
     decomposed = unicodedata.normalize("NFKD", text)
-    return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
+    return "".join(c for c in decomposed if not unicodedata.combining(c) or c in VOICED).casefold()
 
 
 class Word(NamedTuple):
@@ -69,9 +71,12 @@ class Word(NamedTuple):
 
 
 def words(text: str) -> list[Word]:
-    """The words of a text in order; apostrophes dropped, `&`, number words and Roman numerals brought to one form."""
+    """The words of a text in order; apostrophes dropped, `&`, number words and Roman numerals brought to one form.
+
+    Where no blanks stand between words (Chinese, Japanese, Thai) each character is a word, and so is a run of katakana.
+    """
     out = []
-    for match in _WORD.finditer(text):
+    for match in (_WORD if text.isascii() else WORD).finditer(text):
         bare = _APOSTROPHES.sub("", fold(match.group()))
         out.append(Word(_SAME.get(bare, bare), bare, match.start(), match.end()))
     return out
