@@ -14,6 +14,7 @@ from gcrs.toolkit.catalog.item import Catalog, ColumnType, Fact
 from gcrs.toolkit.errors import UsageError
 
 LONG = 80  # characters on average from which a column is running text: it comes last, so that it pushes nothing out
+SAME = "the same for all"
 _SEEN = 500  # values that are looked at for their form
 _FEW = 20  # values below which being all different says nothing
 
@@ -47,15 +48,20 @@ class TextColumns:
     columns: list[str]
     left_out: dict[str, str]
 
+    @property
+    def grouped(self) -> str:
+        """What is left out, by reason: "link, image_link (links); price (prices)"."""
+        reasons: dict[str, list[str]] = {}
+        for column, why in self.left_out.items():
+            reasons.setdefault(why, []).append(column)
+        return "; ".join(f"{', '.join(columns)} ({why})" for why, columns in reasons.items())
+
     def lines(self) -> list[str]:
         """What was chosen, for a terminal; nothing to say where all columns are read."""
         if not self.left_out:
             return []
-        out = ", ".join(f"{column} ({why})" for column, why in self.left_out.items())
-        return [
-            f"The encoder reads: {', '.join(['title', *self.columns])}.",
-            f"It does not read: {out}. --text-column NAME decides otherwise.",
-        ]
+        read = ", ".join(["title", *self.columns])
+        return [f"The encoder reads {read}.", f"It does not read {self.grouped}. --text-column NAME decides otherwise."]
 
 
 def text_columns(catalog: Catalog, asked: Sequence[str] | None = None) -> TextColumns:
@@ -68,7 +74,7 @@ def text_columns(catalog: Catalog, asked: Sequence[str] | None = None) -> TextCo
 
 
 def choose_text_columns(catalog: Catalog) -> TextColumns:
-    """All columns but links, codes, prices, stock, dates that only say how long, counts, a shop's terms, and columns
+    """All columns but links, codes, prices, stock, dates of an offer, counts, a shop's terms, and columns
     that are empty or the same for every item; running text comes last, else the catalogue's order stays.
     """
     short: list[str] = []
@@ -94,20 +100,20 @@ def reason_to_leave_out(column: str, kind: ColumnType, values: Sequence[Fact], i
         return "links"
     if words & _CODES or _is_code(kind, values):
         return "codes"
+    if kind == "date" and words & _DATED:
+        return "dates of an offer"
     if words & _MONEY and (kind in ("integer", "number") or "currency" in words or _mostly_digits(seen)):
         return "prices"
     if words & _STOCK and kind != "list":
         return "stock"
-    if kind == "date" and words & _DATED:
-        return "a date that says how long"
     if _COUNTS.fullmatch(name) and kind in ("integer", "number"):
         return "counts"
     if _TERMS.fullmatch(name):
-        return "a shop's terms"
+        return "terms of the shop"
     if name == "google_product_category" and kind == "string":
         return "codes"
     if items > 1 and len(values) == items and is_constant(values):
-        return "the same for all"
+        return SAME
     return None
 
 
