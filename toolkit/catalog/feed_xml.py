@@ -21,7 +21,8 @@ _DEEPEST = 50
 
 
 def xml_columns(path: Path, stream: IO[bytes]) -> tuple[list[int], dict[str, list[Any]]]:
-    """The line each item begins in, and its elements by name: a text, or a list where an element stands repeatedly.
+    """The line each item begins in, and its elements by name: a text, or a list where one stands repeatedly or holds
+    others (an object each).
 
     Of an element in and out of Google's namespace, Google's counts. Raises DataError, with the line, for what is no
     well-formed XML, declares entities or has no items.
@@ -123,4 +124,4 @@ class _Reader:
             values = own or [value for _, value in found]
             column = self.columns.setdefault(name, [])
             column.extend([None] * (n - len(column)))
-            column.append(values[0] if len(values) == 1 else values)
+            column.append(values[0] if len(values) == 1 and isinstance(values[0], str) else values)

@@ -125,7 +125,7 @@ class FeedColumns:
             if value is None or value == "" or value == []:
                 out.append(None)
                 continue
-            if isinstance(value, list) and len(value) == 1:
+            if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
                 value = value[0]
             if isinstance(value, str) and len(value) < 64:
                 read = known[value] if value in known else known.setdefault(value, parse(value))

@@ -21,6 +21,8 @@ _YEAR_AT_END = re.compile(r"\s*\([^()]*\b((?:18|19|20)\d\d)\b[^()]*\)\s*$")
 _WORD = re.compile(r"[^\W_]+(?:['’`´][^\W_]+)*|&")
 _APOSTROPHES = re.compile(r"['’`´]")
 
+_STROKES = str.maketrans({"ı": "i", "ł": "l", "ø": "o", "đ": "d", "æ": "ae", "œ": "oe"})  # typed without, like accents
+
 ARTICLES = frozenset({"the", "a", "an"})
 # Words that say only that a number follows ("Kill Bill: Vol. 2", "Rocky Part II", "Chapter Two").
 NUMBERED = frozenset({"part", "vol", "volume", "chapter", "pt"})
@@ -54,11 +56,12 @@ def split_year(title: str) -> tuple[str, int | None]:
 
 
 def fold(text: str) -> str:
-    """Case-folded, accents removed; Japanese voicing marks stay."""
+    """Case-folded, accents and strokes removed; Japanese voicing marks stay."""
     if text.isascii():
         return text.lower()
     decomposed = unicodedata.normalize("NFKD", text)
-    return "".join(c for c in decomposed if not unicodedata.combining(c) or c in VOICED).casefold()
+    plain = "".join(c for c in decomposed if not unicodedata.combining(c) or c in VOICED)
+    return plain.casefold().translate(_STROKES)
 
 
 class Word(NamedTuple):
