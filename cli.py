@@ -358,7 +358,7 @@ def catalog_check(source: CatalogArgument, as_json: JsonFlag = False) -> None:
         _say(line)
     pairs = near_duplicates(catalog)
     bare = [item.id for item in catalog if not item.facts]
-    findings = check_catalog(catalog, prepared)
+    findings = check_catalog(catalog, prepared, close=pairs)
     if as_json:
         near = [{"ids": [pair.first, pair.second], "reason": pair.reason} for pair in pairs]
         answer = {"items": len(catalog), "near_duplicates": near, "without_facts": bare}

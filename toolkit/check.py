@@ -5,11 +5,12 @@ Joins what the items, their columns, the encoder and the semantic IDs tell. Know
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from gcrs.toolkit.catalog.column_findings import column_findings
+from gcrs.toolkit.catalog.duplicates import NearDuplicate, near_duplicates
 from gcrs.toolkit.catalog.encoder_names import MINILM, family_of
 from gcrs.toolkit.catalog.findings import SEVERITIES, SHOWN, Finding, item_findings, some
 from gcrs.toolkit.catalog.item import Catalog
@@ -25,9 +26,16 @@ CHARACTERS_A_TOKEN = 4.0  # of English; other languages take more tokens
 
 
 def check_catalog(
-    catalog: Catalog, prepared: PreparedCatalog | None = None, *, today: str | None = None
+    catalog: Catalog,
+    prepared: PreparedCatalog | None = None,
+    *,
+    close: Sequence[NearDuplicate] | None = None,
+    today: str | None = None,
 ) -> list[Finding]:
-    """All findings, errors first. Without a prepared catalogue the encoder is taken to be the default one."""
+    """All findings, errors first. Without a prepared catalogue the encoder is taken to be the default one.
+
+    `close` are the near-duplicates where the caller has them; `today` is an ISO date, by default the real one.
+    """
     today = today or datetime.now(UTC).date().isoformat()
     text = text_columns(catalog)
     encoder: Mapping[str, Any] = {"name": MINILM}
@@ -35,7 +43,7 @@ def check_catalog(
         stored = prepared.settings["text"]
         text = TextColumns(list(stored["columns"]), dict(stored.get("left_out", {})))
         encoder = prepared.settings["encoder"]
-    found = [*item_findings(catalog, text.columns)]
+    found = [*item_findings(catalog, text.columns, near_duplicates(catalog) if close is None else close)]
     if not any(finding.severity == "error" for finding in found):
         found += column_findings(catalog, text, today)
         found += encoder_findings(catalog, text.columns, encoder)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gcrs.toolkit.catalog.duplicates import check_buildable, near_duplicates, same_titles
+from gcrs.toolkit.catalog.duplicates import NearDuplicate, check_buildable, same_titles
 from gcrs.toolkit.catalog.item import Catalog
 from gcrs.toolkit.catalog.text import TAG, item_text
 from gcrs.toolkit.errors import DataError
@@ -50,8 +50,11 @@ def some(count: int, noun: str, verb: str = "") -> str:
     return f"{words} {singular if count == 1 else verb}".rstrip()
 
 
-def item_findings(catalog: Catalog, text_columns: Sequence[str]) -> Iterator[Finding]:
-    """Findings about the items, of which the encoder reads `text_columns`; linear in their number."""
+def item_findings(catalog: Catalog, text_columns: Sequence[str], close: Sequence[NearDuplicate]) -> Iterator[Finding]:
+    """Findings about the items, of which the encoder reads `text_columns` and `close` are the near-duplicates.
+
+    Linear in the number of items.
+    """
     ids = [item.id for item in catalog]
     try:
         check_buildable(catalog)
@@ -88,11 +91,11 @@ def item_findings(catalog: Catalog, text_columns: Sequence[str]) -> Iterator[Fin
             "finds them by a wish.",
             "Add a category, a description or another column that says what they are.", len(bare), tuple(bare[:SHOWN]),
         )  # fmt: skip
-    yield from _titles(catalog)
+    yield from _titles(catalog, close)
     yield from _ids(ids)
 
 
-def _titles(catalog: Catalog) -> Iterator[Finding]:
+def _titles(catalog: Catalog, close: Sequence[NearDuplicate]) -> Iterator[Finding]:
     long = [item.id for item in catalog if len(item.title.split()) > LONG_TITLE or len(item.title) > 150]
     if long:
         yield Finding(
@@ -107,7 +110,6 @@ def _titles(catalog: Catalog) -> Iterator[Finding]:
             "warning", "html-in-title", f"{some(len(marked), 'title', 'hold')} HTML, which replies show as it is.",
             "Take the tags out.", len(marked), tuple(marked[:SHOWN]),
         )  # fmt: skip
-    close = near_duplicates(catalog)
     if close:
         yield Finding(
             "note", "near-duplicates",
@@ -130,8 +132,8 @@ def _ids(ids: Sequence[str]) -> Iterator[Finding]:
 
 
 def _groups(catalog: Catalog, text_columns: Sequence[str]) -> list[list[str]]:
-    """Ids of items by the text that the encoder reads."""
-    groups: dict[str, list[str]] = defaultdict(list)
+    """Ids of items by the text that the encoder reads; by its hash, so that a million texts need not be kept."""
+    groups: dict[int, list[str]] = defaultdict(list)
     for item in catalog:
-        groups[item_text(item, text_columns)].append(item.id)
+        groups[hash(item_text(item, text_columns))].append(item.id)
     return list(groups.values())
