@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gcrs.programs.loading import Talker
+    from gcrs.toolkit.catalog.feeds import FeedReport
     from gcrs.toolkit.catalog.item import Catalog, Item
     from gcrs.toolkit.dialogue.turns import Dialogue
     from gcrs.toolkit.ids.codebook import Codebook
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from gcrs.toolkit.prepared import PreparedCatalog
 
 Progress = Callable[[int, int, str], None]
+MOST_PAIRS = 20  # near-duplicates that `catalog check` prints
 STARTED = time.perf_counter()
 
 app = typer.Typer(
@@ -251,7 +253,7 @@ def _root(
 
 @catalog_app.command("build")
 def catalog_build(
-    items: Annotated[Path, typer.Argument(metavar="ITEMS", help="CSV, JSON Lines or Parquet with id and title.")],
+    items: Annotated[Path, typer.Argument(metavar="ITEMS", help="CSV, JSON Lines, Parquet or a product feed.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to write.")],
     encoder: Annotated[
         str,
@@ -275,7 +277,9 @@ def catalog_build(
     as_json: JsonFlag = False,
 ) -> None:
     """Give every item of a file its semantic ID; ends with a health report."""
+    from gcrs.toolkit.catalog.duplicates import check_buildable
     from gcrs.toolkit.catalog.readers import read_items
+    from gcrs.toolkit.catalog.text_columns import text_columns
     from gcrs.toolkit.prepared import BuildConfig, PreparedCatalog, check_replaceable
 
     if collaborative and not dialogues:
@@ -284,17 +288,28 @@ def catalog_build(
     columns = tuple(text_column) if text_column else None
     config = BuildConfig(encoder, quantizer, levels, codes, columns, share, seed, device)
     check_replaceable(out)
-    catalog = read_items(items)
+    feeds: list[FeedReport] = []
+    catalog = read_items(items, feeds.append)
+    check_buildable(catalog)
+    chosen = text_columns(catalog, columns)
+    for line in [*_feed_lines(feeds), *chosen.lines()]:
+        _say(line)
     with _progress() as progress:
         baskets = _baskets(dialogues or [], catalog)
         prepared = PreparedCatalog.build(catalog, config, baskets=baskets, progress=progress)
         prepared.save(out)
     if as_json:
-        _print_json({"out": str(out), "hash": prepared.hash, "health": prepared.health})
+        text = {"columns": chosen.columns, "left_out": chosen.left_out}
+        feed = feeds[0].to_json() if feeds else None
+        _print_json({"out": str(out), "hash": prepared.hash, "health": prepared.health, "feed": feed, "text": text})
         return
     for line in prepared.report.lines() if prepared.report else ():
         print(line)
     print(f"written: {out} (hash {prepared.hash[:12]})")
+
+
+def _feed_lines(feeds: Sequence[FeedReport]) -> list[str]:
+    return [line for feed in feeds for line in feed.lines()]
 
 
 def _baskets(files: list[Path], catalog: Catalog) -> list[list[str]]:
@@ -315,7 +330,8 @@ def catalog_show(
     as_json: JsonFlag = False,
 ) -> None:
     """What a catalogue holds: its columns, its semantic IDs, or one item with all its facts."""
-    catalog, prepared, live = _open_live(source)
+    feeds: list[FeedReport] = []
+    catalog, prepared, live = _open_live(source, feeds)
     book = live.edition.book if live else prepared.book if prepared else None
     if query is not None:
         items = _find(catalog, query)
@@ -335,6 +351,7 @@ def catalog_show(
         "codes": list(book.codes) if book else None,
         "hash": prepared.hash if prepared else None,
         "settings": prepared.settings if prepared else None,
+        "feed": feeds[0].to_json() if feeds else None,
     }
     if live:
         summary |= _changes_json(live)
@@ -354,34 +371,51 @@ def catalog_show(
 
 @catalog_app.command("check")
 def catalog_check(source: CatalogArgument, as_json: JsonFlag = False) -> None:
-    """Verify a catalogue's files and list what deserves a look: near-duplicates, items without facts."""
+    """Verify a catalogue's files and list what will hurt the recommender, with what to do about it."""
     from gcrs.toolkit.catalog.duplicates import near_duplicates
+    from gcrs.toolkit.check import check_catalog
 
-    catalog, prepared, live = _open_live(source)
+    feeds: list[FeedReport] = []
+    catalog, prepared, live = _open_live(source, feeds)
     pairs = near_duplicates(catalog)
     bare = [item.id for item in catalog if not item.facts]
+    findings = check_catalog(catalog, prepared, close=pairs)
     if as_json:
         near = [{"ids": [pair.first, pair.second], "reason": pair.reason} for pair in pairs]
-        health = prepared.health if prepared else None
-        found = {"items": len(catalog), "near_duplicates": near, "without_facts": bare, "health": health}
-        _print_json(found | (_changes_json(live) if live else {}))
-        return
-    print(f"{len(catalog)} items, {'all parts verified' if prepared else 'no semantic IDs yet'}")
-    if live and live.edition.version:
-        print(_changes_line(live))
-    print(f"items without facts: {len(bare)}{' (' + ', '.join(bare[:5]) + ')' if bare else ''}")
-    print(f"near-duplicates: {len(pairs)}")
-    for pair in pairs:
-        first, second = catalog[pair.first], catalog[pair.second]
-        print(f"  {first.id} {first.label} | {second.id} {second.label}: {pair.reason}")
+        answer = {"items": len(catalog), "near_duplicates": near, "without_facts": bare}
+        answer |= {"health": prepared.health if prepared else None, "feed": feeds[0].to_json() if feeds else None}
+        answer |= _changes_json(live) if live else {}
+        _print_json({**answer, "findings": [finding.to_json() for finding in findings]})
+    else:
+        verified = "all parts verified" if prepared else "no semantic IDs yet"
+        print(f"{len(catalog)} item{'s' * (len(catalog) != 1)}, {verified}")
+        if live and live.edition.version:
+            print(_changes_line(live))
+        print(f"items without facts: {len(bare)}{' (' + ', '.join(bare[:5]) + ')' if bare else ''}")
+        print(f"near-duplicates: {len(pairs)}")
+        for pair in pairs[:MOST_PAIRS]:
+            first, second = catalog[pair.first], catalog[pair.second]
+            print(f"  {first.id} {first.label} | {second.id} {second.label}: {pair.reason}")
+        if len(pairs) > MOST_PAIRS:
+            print(f"  and {len(pairs) - MOST_PAIRS:,} more (--json lists all)")
+        print(f"findings: {len(findings)}")
+        for finding in findings:
+            print(f"  {finding.severity}: {finding.message} {finding.hint}")
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(DataError.exit_code)
 
 
-def _open_live(source: str) -> tuple[Catalog, PreparedCatalog | None, LiveCatalog | None]:
-    """A catalogue with a bundle's live changes in it; None where there are no semantic IDs, and where no bundle is."""
+def _open_live(source: str, feeds: list[FeedReport]) -> tuple[Catalog, PreparedCatalog | None, LiveCatalog | None]:
+    """A catalogue with a bundle's live changes in it; None where there are no semantic IDs, and where no bundle is.
+
+    What a product feed was read as is told and put into `feeds`.
+    """
     from gcrs.toolkit.live import LiveCatalog
     from gcrs.toolkit.prepared import catalog_path, open_catalog
 
-    catalog, prepared = open_catalog(source)
+    catalog, prepared = open_catalog(source, feeds.append)
+    for line in _feed_lines(feeds):
+        _say(line)
     live = LiveCatalog.at(catalog_path(source), prepared) if prepared else None
     return (live.edition.catalog if live else catalog), prepared, live
 
@@ -406,7 +440,7 @@ def catalog_add(
     from gcrs.toolkit.changes import add_items
 
     loaded, live = _live(bundle)
-    fresh = read_items(items, live.edition.catalog.columns)
+    fresh = read_items(items, fixed=live.edition.catalog.columns)
     with _progress() as progress:
         done = add_items(live, loaded.prepared, list(fresh), progress)
     from gcrs.toolkit.ids.codebook import spell

@@ -69,7 +69,8 @@ def test_catalog_build_json(
     flags = ["--encoder", str(toy_encoder_dir), "--quantizer", "rqvae", "--dialogues", str(dialogues), "--json"]
     assert main(["catalog", "build", str(items_csv), "--out", out, *flags]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert list(answer) == ["out", "hash", "health"]
+    assert list(answer) == ["out", "hash", "health", "feed", "text"]
+    assert answer["feed"] is None and answer["text"] == {"columns": ["year", "genre"], "left_out": {}}
     assert answer["out"] == out and len(answer["hash"]) == 64
     assert answer["health"]["items"] == 12 and answer["health"]["quantizer"] == "rqvae"
 
@@ -94,10 +95,12 @@ def test_catalog_show(catalog_dir: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_catalog_check(catalog_dir: Path, items_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["catalog", "check", str(catalog_dir)]) == 0
-    assert capsys.readouterr() == ("12 items, all parts verified\nitems without facts: 0\nnear-duplicates: 0\n", "")
+    lines = ["12 items, all parts verified", "items without facts: 0", "near-duplicates: 0", "findings: 0"]
+    assert capsys.readouterr() == ("\n".join([*lines, ""]), "")
     assert main(["catalog", "check", str(items_csv), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert answer == {"items": 12, "near_duplicates": [], "without_facts": [], "health": None}
+    nothing: dict[str, object] = {"near_duplicates": [], "without_facts": [], "health": None, "feed": None}
+    assert answer == {"items": 12, **nothing, "findings": []}
 
 
 def test_recommend_json(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,16 +8,16 @@ models or dialogues beyond the baskets of items that it may be given.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gcrs.toolkit.catalog.duplicates import normalise_title
+from gcrs.toolkit.catalog.duplicates import check_buildable, same_titles
 from gcrs.toolkit.catalog.item import Catalog, Item
 from gcrs.toolkit.catalog.text import item_text
+from gcrs.toolkit.catalog.text_columns import text_columns
 from gcrs.toolkit.errors import DataError, UsageError
 from gcrs.toolkit.files import atomic_directory, atomic_write, read_json, recover_directory, sha256_file, sha256_json
 from gcrs.toolkit.ids.codebook import Codebook
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from gcrs.toolkit.catalog.encoder_files import Encoder
+    from gcrs.toolkit.catalog.feeds import FeedReport
     from gcrs.toolkit.ids.health import Health
     from gcrs.toolkit.ids.quantizer import Quantizer
 
@@ -52,7 +53,7 @@ class BuildConfig:
     codes: int | None = None
     """Codewords at each level; None: from the number of items."""
     text_columns: tuple[str, ...] | None = None
-    """Columns that the encoder reads behind the title; None: all of them."""
+    """Columns that the encoder reads behind the title; None: those that say what an item is."""
     collaborative: float = 0.0
     """Share of the item vector that comes from co-mentions, 0 (text alone) to 1."""
     seed: int = 0
@@ -130,7 +131,9 @@ class PreparedCatalog:
         from gcrs.toolkit.catalog.encoders import find_encoder
         from gcrs.toolkit.ids.build import build_codebook
 
-        columns = _text_columns(catalog, config.text_columns)
+        check_buildable(catalog)
+        chosen = text_columns(catalog, config.text_columns)
+        columns = chosen.columns
         encoder = find_encoder(config.encoder, progress)
         vectors = _vectors(catalog, columns, config, encoder, baskets, progress)
         quantizer, book, report = build_codebook(
@@ -141,11 +144,11 @@ class PreparedCatalog:
             codes=config.codes,
             seed=config.seed,
             items_without_text=[item.id for item in catalog if not any(c in item.facts for c in columns)],
-            duplicate_titles=_same_titles(catalog),
+            duplicate_titles=same_titles(catalog),
             progress=progress,
         )
         settings = {
-            "text": {"template": "title: … | column: value | …", "columns": columns},
+            "text": {"template": "title: … | column: value | …", "columns": columns, "left_out": chosen.left_out},
             "encoder": encoder.record(),
             "collaborative": {"share": config.collaborative, "width": COLLABORATIVE_WIDTH},
             "quantizer": {"kind": quantizer.kind, **asdict(quantizer.config)},
@@ -210,10 +213,13 @@ class PreparedCatalog:
         return cls(catalog, book, quantizer, manifest["settings"], read_json(directory / "health.json"))
 
 
-def open_catalog(source: str | Path) -> tuple[Catalog, PreparedCatalog | None]:
+def open_catalog(
+    source: str | Path, on_feed: Callable[[FeedReport], None] | None = None
+) -> tuple[Catalog, PreparedCatalog | None]:
     """A catalogue from a prepared directory, a bundle (directory or shipped name) or a file of items.
 
-    The second value is None for a file. DataError when it is none of these.
+    The second value is None for a file; `on_feed` hears what a product feed was read as. DataError when it is none of
+    these.
     """
     from gcrs.toolkit.catalog.readers import read_items
 
@@ -221,7 +227,7 @@ def open_catalog(source: str | Path) -> tuple[Catalog, PreparedCatalog | None]:
     if path.is_dir() or not path.suffix:  # a name without a suffix is a directory that is not there
         prepared = PreparedCatalog.load(path)
         return prepared.catalog, prepared
-    return read_items(path), None
+    return read_items(path, on_feed), None
 
 
 def catalog_path(source: str | Path) -> Path:
@@ -266,15 +272,6 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def _text_columns(catalog: Catalog, asked: Sequence[str] | None) -> list[str]:
-    """The columns that the encoder reads; UsageError for one that the catalogue does not have."""
-    for column in asked or ():
-        if column not in catalog.columns:
-            known = ", ".join(catalog.columns) or "none but id and title"
-            raise UsageError(f"The catalogue has no column {column!r}.", hint=f"Its columns: {known}.")
-    return list(catalog.columns) if asked is None else list(asked)
-
-
 def _vectors(
     catalog: Catalog,
     columns: Sequence[str],
@@ -296,11 +293,3 @@ def _vectors(
     ids = [item.id for item in catalog]
     together = co_mention_vectors(baskets, ids, dim=COLLABORATIVE_WIDTH, seed=config.seed)
     return np.concatenate([np.sqrt(1 - share) * text, np.sqrt(share) * together], axis=1).astype(np.float32)
-
-
-def _same_titles(catalog: Catalog) -> list[list[str]]:
-    """Groups of item ids with one title (case, accents and punctuation aside) and one year, if they have any."""
-    groups: dict[tuple[str, Any], list[str]] = defaultdict(list)
-    for item in catalog:
-        groups[normalise_title(item.title), item.facts.get("year")].append(item.id)
-    return [ids for ids in groups.values() if len(ids) > 1]

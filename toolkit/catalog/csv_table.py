@@ -9,9 +9,10 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from gcrs.toolkit.catalog.columns import COLUMN_TYPES, MAX_CELL, Place, split_list, type_of_text
+from gcrs.toolkit.catalog.feed_names import recognise
 from gcrs.toolkit.catalog.item import ColumnType, Fact
 from gcrs.toolkit.errors import DataError
 
@@ -21,13 +22,17 @@ _MANY = 50_000  # distinct cells after which a column is no longer searched for 
 _LOOSE_BAR = re.compile(r"(^|\s)\||\|(\s|$)")
 
 
-def csv_columns(
-    file: str,
-    lines: Iterator[tuple[int, str]],
-    delimiter: str | None = None,
-    fixed: Mapping[str, ColumnType] | None = None,
-) -> tuple[list[int], dict[str, list[Any]], dict[str, tuple[ColumnType, list[Fact | None]]]]:
-    """The line each row starts in, the cells of `id` and `title`, and every other column with its type.
+@dataclass(frozen=True)
+class Cells:
+    """A CSV file as read: the line each row starts in, the cells by column, and the types that the header fixes."""
+
+    rows: list[int]
+    columns: dict[str, list[str]]
+    declared: dict[str, ColumnType]
+
+
+def csv_cells(file: str, lines: Iterator[tuple[int, str]], delimiter: str | None = None) -> Cells:
+    """The cells of every column; `id` and `title` are so named whatever their case, a product feed's as written.
 
     `delimiter` is by default the first of comma, semicolon and tab with which the header has an id and a title.
     Raises DataError.
@@ -38,6 +43,8 @@ def csv_columns(
     headers = [_cells(file, 1, first, mark) for mark in delimiters]
     chosen = next((i for i, cells in enumerate(headers) if {"id", "title"} <= {c.casefold() for c in cells}), None)
     if chosen is None:
+        chosen = next((i for i, cells in enumerate(headers) if recognise(cells)), None)
+    if chosen is None:
         missing = [name for name in ("id", "title") if name not in {c.casefold() for c in headers[0]}]
         found = ", ".join(cell or "(empty)" for cell in headers[0])[:200]
         raise DataError(
@@ -45,22 +52,30 @@ def csv_columns(
             hint="The first line must name the columns, id and title among them.",
         )
     names, declared = _header(file, headers[chosen])
-    rows, columns = _read(file, counter, delimiters[chosen], names)
+    loose = delimiters[chosen] == "\t" and recognise(names) is not None  # Google's own: "one","two" in a cell
+    rows, columns = _read(file, counter, delimiters[chosen], names, strict=not loose)
+    return Cells(rows, columns, declared)
+
+
+def type_cells(
+    file: str, cells: Cells, fixed: Mapping[str, ColumnType] | None = None
+) -> dict[str, tuple[ColumnType, list[Fact | None]]]:
+    """Every column but `id` and `title` with its type and values, taken out of `cells`. Raises DataError.
+
+    A type in `fixed` holds, whatever the header says.
+    """
     facts: dict[str, tuple[ColumnType, list[Fact | None]]] = {}
-    for name in names:
-        if name in ("id", "title"):
-            continue
-        place = Place(file, name)
-        cells = columns.pop(name)
-        kind = (fixed or {}).get(name) or declared.get(name)
-        lists = _lists(cells) if kind in (None, "list") else None
+    for name in [name for name in cells.columns if name not in ("id", "title")]:
+        written = cells.columns.pop(name)
+        kind = (fixed or {}).get(name) or cells.declared.get(name)
+        lists = written_lists(written) if kind in (None, "list") else None
         if kind == "list" and lists is None:
-            lists = [split_list(cell) for cell in cells]
+            lists = [split_list(cell) for cell in written]
         if lists is not None:
             facts[name] = "list", [entries or None for entries in lists]
         else:
-            facts[name] = type_of_text(cells, rows, place, kind)
-    return rows, columns, facts
+            facts[name] = type_of_text(written, cells.rows, Place(file, name), kind)
+    return facts
 
 
 class _Counter:
@@ -102,7 +117,9 @@ def _header(file: str, cells: list[str]) -> tuple[list[str], dict[str, ColumnTyp
     return names, declared
 
 
-def _read(file: str, counter: _Counter, delimiter: str, names: list[str]) -> tuple[list[int], dict[str, list[str]]]:
+def _read(
+    file: str, counter: _Counter, delimiter: str, names: list[str], *, strict: bool
+) -> tuple[list[int], dict[str, list[str]]]:
     rows: list[int] = []
     columns: dict[str, list[str]] = {name: [] for name in names}
     same: list[dict[str, str]] = [{} for _ in names]  # equal cells of a column are one object in memory
@@ -117,7 +134,7 @@ def _read(file: str, counter: _Counter, delimiter: str, names: list[str]) -> tup
     limit = csv.field_size_limit(MAX_CELL)
     last = counter.number
     try:
-        for cells in csv.reader(counter, delimiter=delimiter, strict=True):
+        for cells in csv.reader(counter, delimiter=delimiter, strict=strict):
             started, last = last + 1, counter.number
             if not cells or (len(cells) == 1 and not cells[0].strip()):
                 continue
@@ -142,7 +159,7 @@ def _read(file: str, counter: _Counter, delimiter: str, names: list[str]) -> tup
     return rows, columns
 
 
-def _lists(cells: list[str]) -> list[list[str]] | None:
+def written_lists(cells: list[str]) -> list[list[str]] | None:
     """The column as lists, when it is written as lists throughout: JSON lists, or bars between words; else None."""
     filled = [cell for cell in cells if cell]
     if filled and all(cell[0] == "[" and cell[-1] == "]" for cell in filled):

@@ -27,6 +27,8 @@ class Family:
     """Text before each document; what the family puts before queries is of no use for items."""
     projection: str | None = None
     """Folder of the linear layer behind the pooling; the encoder is wrong without it."""
+    english: bool = True
+    """Trained on English alone."""
 
 
 FAMILIES = (
@@ -34,7 +36,7 @@ FAMILIES = (
     Family("sentence-t5", r"sentence-t5-(base|large|xl|xxl)", "mean", 256, projection="2_Dense"),
     Family("bge", r"bge-(small|base|large)-en(-v1\.5)?", "cls", 512),
     Family("e5", r"e5-(small|base|large)(-v2)?", "mean", 512, prefix="passage: "),
-    Family("multilingual-e5", r"multilingual-e5-(small|base|large)", "mean", 512, prefix="passage: "),
+    Family("multilingual-e5", r"multilingual-e5-(small|base|large)", "mean", 512, prefix="passage: ", english=False),
     Family("mxbai", r"mxbai-embed-large-v1", "cls", 512),
     Family("gte", r"gte-(small|base|large)", "mean", 512),
 )

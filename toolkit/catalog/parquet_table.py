@@ -1,23 +1,19 @@
-"""A Parquet file as typed columns, through pyarrow.
+"""A Parquet file as columns, through pyarrow.
 
-Knows nothing of items beyond that `id` and `title` must be there.
+Knows nothing of items beyond that `id` and `title` (or a product feed's names for them) must be there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from gcrs.toolkit.catalog.columns import Place, type_of_values
-from gcrs.toolkit.catalog.item import ColumnType, Fact
+from gcrs.toolkit.catalog.feed_names import recognise
 from gcrs.toolkit.errors import DataError
 
 
-def parquet_columns(
-    path: Path, stream: IO[bytes], fixed: Mapping[str, ColumnType] | None = None
-) -> tuple[list[int], dict[str, list[Any]], dict[str, tuple[ColumnType, list[Fact | None]]]]:
-    """Row numbers from 1, the values of `id` and `title`, and every other column with its type.
+def parquet_columns(path: Path, stream: IO[bytes]) -> tuple[list[int], dict[str, list[Any]]]:
+    """Row numbers from 1, and the values of every column; `id` and `title` are so named whatever their case.
 
     Dates and times become ISO texts, decimals numbers. Raises DataError.
     """
@@ -29,7 +25,7 @@ def parquet_columns(
         names = source.schema_arrow.names
         by_fold = {name.casefold(): name for name in reversed(names)}
         missing = [name for name in ("id", "title") if name not in by_fold]
-        if missing:
+        if missing and not recognise(names):
             found = ", ".join(names)[:200] or "(none)"
             raise DataError(f"{path}: found the columns {found}, expected also {' and '.join(missing)}.")
         for kind in source.schema_arrow:
@@ -45,16 +41,9 @@ def parquet_columns(
             f"{path} is a broken or truncated Parquet file: {str(error).splitlines()[0].rstrip('.')}.",
             hint="Write or fetch it again.",
         ) from error
-    rows = list(range(1, content.num_rows + 1))
-    keys: dict[str, list[Any]] = {}
-    facts: dict[str, tuple[ColumnType, list[Fact | None]]] = {}
-    for name in names:
-        values = _plain(pa, content.column(name))
-        if name in (by_fold["id"], by_fold["title"]):
-            keys[name.casefold()] = values
-        else:
-            facts[name] = type_of_values(values, rows, Place(str(path), name, "row"), (fixed or {}).get(name))
-    return rows, keys, facts
+    keys = {by_fold[key]: key for key in ("id", "title") if key in by_fold}
+    columns = {keys.get(name, name): _plain(pa, content.column(name)) for name in names}
+    return list(range(1, content.num_rows + 1)), columns
 
 
 def _is_binary(pa: Any, kind: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Catalogue files: CSV, JSON Lines and Parquet in, gcrs' own JSON Lines out.
+"""Catalogue files: CSV, JSON Lines, Parquet and product feeds in, gcrs' own JSON Lines out.
 
 Every file has `id` and `title`; every other column is a fact. Lists are JSON lists, Parquet lists, or CSV cells
 written `a|b|c`. Knows nothing of any public data set; those readers live in `gcrs.catalogs`.
@@ -6,53 +6,46 @@ written `a|b|c`. Knows nothing of any public data set; those readers live in `gc
 
 from __future__ import annotations
 
-import difflib
 import gzip
 import json
-import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
 from pathlib import Path
 from typing import IO, Any
 
 from gcrs.toolkit.catalog.columns import COLUMN_TYPES, MAX_CELL, Place, shown, type_of_values
-from gcrs.toolkit.catalog.csv_table import csv_columns
-from gcrs.toolkit.catalog.item import Catalog, ColumnType, Fact, Item
+from gcrs.toolkit.catalog.csv_table import csv_cells, type_cells
+from gcrs.toolkit.catalog.feed_names import ENOUGH, Feed, recognise
+from gcrs.toolkit.catalog.feed_xml import xml_columns
+from gcrs.toolkit.catalog.feeds import FeedColumns, FeedReport
+from gcrs.toolkit.catalog.item import Catalog, ColumnType, Fact
 from gcrs.toolkit.catalog.parquet_table import parquet_columns
+from gcrs.toolkit.catalog.table import Table, catalog_of
+from gcrs.toolkit.catalog.text import plain_text
 from gcrs.toolkit.errors import DataError
 from gcrs.toolkit.files import atomic_write
 
 Progress = Callable[[int, int, str], None]
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".xml", ".parquet")
 MAX_LINE = 16 * MAX_CELL  # bytes of one line: a file without line ends must not fill the memory
-_ID = re.compile(r"[^<>\s]{1,200}")  # what `<item:ID>` in a turn's text can hold
 _HEADER = {"gcrs": "items", "version": 1}
 
 
-@dataclass
-class Table:
-    """What a format's reader hands over: rows as columns, with the line (or row) that each came from."""
-
-    file: str
-    row_word: str
-    rows: list[int]
-    ids: list[Any]
-    titles: list[Any]
-    facts: dict[str, tuple[ColumnType, list[Fact | None]]]
-    aliases: list[tuple[str, ...]] = field(default_factory=list)
-    names: list[tuple[str, ...]] = field(default_factory=list)
-
-
-def read_items(path: Path | str, fixed: Mapping[str, ColumnType] | None = None) -> Catalog:
-    """The catalogue in a .csv, .tsv, .jsonl, .ndjson or .parquet file (all but Parquet also as .gz).
+def read_items(
+    path: Path | str,
+    on_feed: Callable[[FeedReport], None] | None = None,
+    *,
+    fixed: Mapping[str, ColumnType] | None = None,
+) -> Catalog:
+    """The catalogue in a .csv, .tsv, .jsonl, .ndjson, .xml or .parquet file (all but Parquet also as .gz).
 
     Columns get one type each: string, integer, number, boolean, date (ISO) or list. In CSV a column is a list when
     its header ends in `[]`, or when some cell holds a `|` and every `|` in the column stands between two characters
     that are not blanks; a header `name:type` fixes the type. An empty cell, null or an empty list is a missing value.
+    A product feed, recognised by its columns, is read as `feeds` says; `on_feed` hears what became of it.
     `fixed` are the columns of a catalogue that the items shall join: its types hold, whatever the file says, and any
     other column is an error. Raises DataError (exit 3), with file, line, column, found and expected, for all else.
     """
@@ -60,18 +53,73 @@ def read_items(path: Path | str, fixed: Mapping[str, ColumnType] | None = None) 
     suffix, stream = _open(path)
     with stream:
         try:
-            if suffix == ".parquet":
-                rows, columns, facts = parquet_columns(path, stream, fixed)
-                return _catalog(Table(str(path), "row", rows, columns["id"], columns["title"], facts), fixed)
-            lines = _lines(path, stream)
-            if suffix in (".jsonl", ".ndjson"):
-                return _catalog(_json_columns(path, lines, fixed), fixed)
-            rows, columns, facts = csv_columns(str(path), lines, "\t" if suffix == ".tsv" else None, fixed)
-            return _catalog(Table(str(path), "line", rows, columns["id"], columns["title"], facts), fixed)
+            return catalog_of(_table(path, suffix, stream, on_feed or (lambda report: None), fixed), fixed)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DataError(f"{path} is a broken or truncated gzip file: {error}.", hint="Fetch it again.") from error
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _table(
+    path: Path,
+    suffix: str,
+    stream: IO[bytes],
+    on_feed: Callable[[FeedReport], None],
+    fixed: Mapping[str, ColumnType] | None,
+) -> Table:
+    if suffix in (".jsonl", ".ndjson"):
+        table, columns = _json_columns(path, _lines(path, stream), fixed)
+        if columns and (feed := recognise(columns)):
+            _read_feed(table, feed, columns, on_feed)
+        return table
+    cells = None
+    if suffix == ".parquet":
+        rows, columns = parquet_columns(path, stream)
+    elif suffix == ".xml":
+        rows, columns = xml_columns(path, stream)
+    else:
+        cells = csv_cells(str(path), _lines(path, stream), "\t" if suffix == ".tsv" else None)
+        rows, columns = cells.rows, cells.columns
+    table = Table(str(path), "row" if suffix == ".parquet" else "line", rows, [], [], {})
+    enough = 0 if suffix == ".xml" else ENOUGH  # what else would be sold in XML with a price
+    if feed := recognise(columns, enough=enough):
+        _read_feed(table, feed, columns, on_feed)
+    elif suffix == ".xml":
+        raise DataError(
+            f"{path} has items of {', '.join(columns)[:200]}, expected a product feed with id, title and price.",
+            hint="Other XML must become CSV or JSON Lines.",
+        )
+    else:
+        table.facts = type_cells(str(path), cells, fixed) if cells else _typed(table, columns, fixed)
+        table.ids, table.titles = columns["id"], columns["title"]
+    return table
+
+
+def _typed(
+    table: Table, columns: dict[str, list[Any]], fixed: Mapping[str, ColumnType] | None
+) -> dict[str, tuple[ColumnType, list[Fact | None]]]:
+    facts = {}
+    for name in [name for name in columns if name not in ("id", "title")]:
+        place = Place(table.file, name, table.row_word)
+        facts[name] = type_of_values(columns.pop(name), table.rows, place, (fixed or {}).get(name))
+    return facts
+
+
+def _read_feed(table: Table, feed: Feed, columns: dict[str, list[Any]], on_feed: Callable[[FeedReport], None]) -> None:
+    """Fill the table from a feed's columns as written, which are used up."""
+    reader = FeedColumns(feed, table.file, table.row_word, table.rows)
+    table.ids, table.titles = columns.pop(feed.id_column), [_first(v) for v in columns.pop(feed.title_column)]
+    table.ids = [_first(value) for value in table.ids]
+    for name in list(columns):
+        reader.add(name, columns.pop(name))
+    table.facts, report = reader.finish()
+    on_feed(report)
+
+
+def _first(value: Any) -> Any:
+    """A feed's id or title: the first where it has several, HTML entities read."""
+    value = value[0] if isinstance(value, list) and value else value
+    return plain_text(value) if isinstance(value, str) else value
 
 
 def write_items(catalog: Catalog, path: Path | str) -> None:
@@ -147,10 +195,17 @@ def _lines(path: Path, stream: IO[bytes]) -> Iterator[tuple[int, str]]:
             ) from None
 
 
-def _json_columns(path: Path, lines: Iterator[tuple[int, str]], fixed: Mapping[str, ColumnType] | None = None) -> Table:
-    """JSON Lines: one object a line; with gcrs' own header, facts lie under "facts" and types are fixed by it."""
+def _json_columns(
+    path: Path, lines: Iterator[tuple[int, str]], fixed: Mapping[str, ColumnType] | None = None
+) -> tuple[Table, dict[str, list[Any]]]:
+    """JSON Lines: one object a line; with gcrs' own header, facts lie under "facts" and types are fixed by it.
+
+    A product feed's columns, recognised in its first line, are handed over as written beside a table without facts;
+    the second value is empty for everything else.
+    """
     table = Table(str(path), "line", [], [], [], {})
     declared: dict[str, ColumnType] | None = None
+    feed: Feed | None = None
     values: dict[str, list[Any]] = {}
     for number, line in lines:
         if not line.strip():
@@ -160,7 +215,9 @@ def _json_columns(path: Path, lines: Iterator[tuple[int, str]], fixed: Mapping[s
             declared = _declared(path, number, entry)
             values = {column: [] for column in declared}
             continue
-        for name in ("id", "title"):
+        if not table.rows and declared is None:
+            feed = recognise(entry)
+        for name in (feed.id_column, feed.title_column) if feed else ("id", "title"):
             if name not in entry:
                 raise DataError(f"{path}, line {number}: found no {name!r}, expected one in every line.")
         facts: Any = entry
@@ -170,10 +227,11 @@ def _json_columns(path: Path, lines: Iterator[tuple[int, str]], fixed: Mapping[s
                 raise Place(str(path), "facts").error(number, shown(facts), f"an object of {', '.join(declared)}")
             table.aliases.append(_texts(path, number, "aliases", entry.get("aliases", [])))
             table.names.append(_texts(path, number, "names", entry.get("names", [])))
-        table.ids.append(entry["id"])
-        table.titles.append(entry["title"])
+        if not feed:
+            table.ids.append(entry["id"])
+            table.titles.append(entry["title"])
         for column, value in facts.items():
-            if facts is entry and column in ("id", "title"):
+            if facts is entry and not feed and column in ("id", "title"):
                 continue
             if column not in values:
                 values[column] = []
@@ -183,10 +241,12 @@ def _json_columns(path: Path, lines: Iterator[tuple[int, str]], fixed: Mapping[s
         table.rows.append(number)
     for column, stored in values.items():
         stored.extend(repeat(None, len(table.rows) - len(stored)))
+        if feed:
+            continue
         kind = (fixed or {}).get(column) or (declared or {}).get(column)
         table.facts[column] = type_of_values(stored, table.rows, Place(str(path), column), kind)
         stored.clear()
-    return table
+    return table, values if feed else {}
 
 
 def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:
@@ -219,75 +279,3 @@ def _texts(path: Path, number: int, name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
         raise Place(str(path), name).error(number, shown(value), "a list of texts")
     return tuple(value)
-
-
-def _catalog(table: Table, fixed: Mapping[str, ColumnType] | None = None) -> Catalog:
-    """Check columns, ids and titles, and turn columns into items."""
-    if not table.rows:
-        raise DataError(f"{table.file} holds no items.")
-    for column in [] if fixed is None else table.facts:
-        if column not in (fixed or {}):
-            near = difflib.get_close_matches(column.casefold(), fixed or {}, n=3, cutoff=0.5)
-            known = f"Nearest: {', '.join(near)}." if near else f"Its columns: {', '.join(fixed or {}) or 'none'}."
-            raise DataError(f"{table.file} has a column {shown(column)} that the catalogue does not have.",
-                            hint=f"{known} Rename or leave it out.")  # fmt: skip
-    seen: dict[str, int] = {}
-    ids = [_id(value, row, table, seen) for value, row in zip(table.ids, table.rows, strict=True)]
-    titles = [_title(value, row, table) for value, row in zip(table.titles, table.rows, strict=True)]
-    facts: list[dict[str, Fact]] = [{} for _ in ids]
-    for column, (_, values) in table.facts.items():
-        if column != column.strip() or not column or any(ord(c) < 32 for c in column):
-            raise DataError(f"{table.file}: found a column named {shown(column)}, expected a plain name.")
-        _check_sizes(values, Place(table.file, column, table.row_word), table.rows)
-        for row, value in zip(facts, values, strict=True):
-            if value is not None:
-                row[column] = value
-    none: Sequence[tuple[str, ...]] = [()] * len(ids)
-    for line, aliases in zip(table.rows, table.aliases, strict=False):
-        for alias in aliases:
-            _id(alias, line, table, seen)
-    items = [Item(*parts) for parts in zip(ids, titles, facts, table.aliases or none, table.names or none, strict=True)]
-    return Catalog(items, {column: kind for column, (kind, _) in table.facts.items()})
-
-
-def _check_sizes(values: Sequence[Fact | None], place: Place, rows: Sequence[int]) -> None:
-    for value, row in zip(values, rows, strict=True):
-        if isinstance(value, str):
-            size = len(value)
-        elif isinstance(value, list):
-            size = sum(map(len, value))
-        else:
-            continue
-        if size > MAX_CELL:
-            raise place.error(row, f"a cell of {size:,} characters", f"at most {MAX_CELL:,}")
-
-
-def _id(value: Any, row: int, table: Table, seen: dict[str, int]) -> str:
-    place = Place(table.file, "id", table.row_word)
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise place.error(row, "nothing" if value is None else shown(value), "a text or an integer")
-    item_id = str(value).strip()
-    if not _ID.fullmatch(item_id) or not item_id.isprintable():
-        raise place.error(row, shown(item_id), "an id of 1 to 200 characters without blanks, < and >")
-    if item_id in seen:
-        raise place.error(
-            row, f"the id {shown(item_id)} a second time", f"unique ids (first in {table.row_word} {seen[item_id]})"
-        )
-    seen[item_id] = row
-    return item_id
-
-
-def _title(value: Any, row: int, table: Table) -> str:
-    place = Place(table.file, "title", table.row_word)
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)  # "1917" and "300" arrive as integers
-    if not isinstance(value, str):
-        raise place.error(row, "nothing" if value is None else shown(value), "a text")
-    if len(value) > 1000:
-        raise place.error(row, f"a title of {len(value):,} characters", "at most 1,000")
-    if not value.isprintable():
-        value = "".join(c if c.isprintable() else " " for c in value)
-    title = " ".join(value.split())
-    if not title:
-        raise place.error(row, "an empty title", "a text")
-    return title

@@ -6,12 +6,25 @@ catalogue has. Knows nothing of encoders.
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Sequence
 
 from gcrs.toolkit.catalog.item import Catalog, Fact, Item
 
 MAX_VALUE = 300  # characters of one column: a pasted description must not push the others out of the encoder's window
 MAX_TEXT = 2000  # characters in all; the encoder cuts at 256 tokens anyway
+TAG = re.compile(r"</?[A-Za-z][^<>]{0,500}>|<!--[^<>]{0,500}-->")
+_ENTITY = re.compile(r"&(#\d{1,7}|#x[0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")
+
+
+def plain_text(text: str) -> str:
+    """One line without HTML tags, entities read as their characters; text without HTML only loses double blanks."""
+    if "<" in text or "&" in text:
+        for _ in range(2):  # what an export has escaped twice: &amp;lt;p&amp;gt;
+            text = html.unescape(text) if _ENTITY.search(text) else text
+            text = TAG.sub(" ", text)
+    return " ".join(text.split())
 
 
 def item_text(item: Item, columns: Sequence[str] | None = None) -> str:
@@ -45,8 +58,8 @@ def _plain(value: Fact) -> str:
 
 
 def _cut(text: str) -> str:
-    """One line of at most MAX_VALUE characters; the item's own bars are no separators."""
-    line = " ".join(text.replace(" | ", " / ").split())
+    """One line of at most MAX_VALUE characters without HTML; the item's own bars are no separators."""
+    line = plain_text(text).replace(" | ", " / ")
     if len(line) <= MAX_VALUE:
         return line
     head = line[:MAX_VALUE]

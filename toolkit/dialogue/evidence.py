@@ -10,7 +10,8 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from gcrs.toolkit.dialogue.everyday import Rarity, is_everyday
-from gcrs.toolkit.dialogue.normalise import ARTICLES, NUMBERED, Word, key_of
+from gcrs.toolkit.dialogue.normalise import ARTICLES, NUMBERED, Word, fold, key_of
+from gcrs.toolkit.scripts import particles
 
 FUNCTION = 300  # uses of an everyday word from which a capital on it says nothing
 NEAR = 5  # words around a title that are looked at
@@ -41,12 +42,12 @@ _NEW = frozenset({"new", "newest", "newer", "latest"})
 _OLD = frozenset({"original", "old", "older", "oldest", "classic"})
 _WITHIN = frozenset({"of", "to", "the", "a"})
 _OBJECTS = _set("the an his her their my your our me you him them us of to this that these those")
-_SENTENCE_END = re.compile(r"[.!?\n…]")
-_BREAK = re.compile(r"[,;!?\n…]|\.\s")
-_LIST = re.compile(r"^[\s,;/&+]*$")
+_SENTENCE_END = re.compile(r"[.!?\n…。！？؟۔।]")
+_BREAK = re.compile(r"[,;!?\n…、，；。！？،؛؟۔।]|\.\s")
+_LIST = re.compile(r"^[\s,;/&+、，،]*$")
 _AND = frozenset({"and", "or"})
 _COUNTED = _set("times years year hours days stars weeks months of out more or to movies films minutes")
-_OPEN, _CLOSE = "\"“”'‘’«‹*_", "\"“”'‘’»›*_"
+_OPEN, _CLOSE = "\"“”„'‘’‚«‹»*_「『《〈【", "\"“”'‘’»›«*_」』》〉】"
 
 
 @dataclass
@@ -129,7 +130,7 @@ class Sentence:
 
     def _quoted(self, start: int, end: int) -> bool:
         before = self.text[start - 1] if start else ""
-        behind = self.text[end : end + 2].lstrip(".,!?")[:1]
+        behind = self.text[end : end + 2].lstrip(".,!?。")[:1]
         return bool(before) and before in _OPEN and bool(behind) and behind in _CLOSE
 
     def _cased(self, first: int, last: int) -> bool:
@@ -242,6 +243,13 @@ class Sentence:
         """Whether word n ends in 's."""
         word = self.parts[n]
         return word.end - word.start > 2 and self.text[word.end - 1] in "sS" and self.text[word.end - 2] in "'’`´"
+
+    def endings(self, n: int) -> list[tuple[str, int]]:
+        """What word n may end in that is no part of a title, comparable and as typed: 's, or a Korean particle."""
+        if self.possessive(n):
+            return [("s", 2)]
+        typed = self.text[self.parts[n].start : self.parts[n].end]
+        return [] if typed.isascii() else [(fold(particle), len(particle)) for particle in particles(typed)]
 
     def key(self, first: int, last: int) -> str:
         """The title key of words[first:last]."""

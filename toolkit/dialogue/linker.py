@@ -19,10 +19,11 @@ from gcrs.toolkit.dialogue.linked import Ambiguous, How, Link, Linked, write_lin
 from gcrs.toolkit.dialogue.normalise import ARTICLES, NUMBERED, Word, neutralise, words
 from gcrs.toolkit.dialogue.titles import Titles
 from gcrs.toolkit.dialogue.turns import MENTION
+from gcrs.toolkit.scripts import enough_for_a_name
 
 __all__ = ["Ambiguous", "Link", "Linked", "Linker"]
 
-MAX_WORDS = 16  # words of a title that are looked at; no title that people type in full is longer
+MAX_WORDS = 40  # words (or characters, in Chinese) of a title that are looked at; none that people type is longer
 ROUNDS = 4  # times that a text is looked at again because something new was linked in it
 FUZZY_WORDS = 6  # words of a misspelt title
 FUZZY_TRIES = 200  # unknown words of one text that the fuzzy pass looks at, so that its time is bounded
@@ -123,8 +124,10 @@ class Linker:
                 key += forms[last - 1]
                 items = self._titles.index.get(key)
                 own = 0
-                if items is None and sentence.possessive(last - 1):  # "Inception's ending"
-                    items, own = self._titles.index.get(key[:-1]), len("'s")
+                for ending, typed in sentence.endings(last - 1) if items is None else ():  # "Inception's ending"
+                    if key.endswith(ending) and (items := self._titles.index.get(key.removesuffix(ending))):
+                        own = typed
+                        break
                 if items and last - first > 1 and parts[first].bare in ARTICLES:  # "the Alien movies"
                     items = list(dict.fromkeys([*items, *self._titles.index.get(key[len(forms[first]) :], ())]))
                 if items and forms[first] and forms[last - 1]:
@@ -145,10 +148,11 @@ class Linker:
     ) -> _Found:
         """A run of words with its evidence, its items narrowed down by a year that stands beside it.
 
-        `own` characters at its end (a possessive 's) are not part of the title.
+        `own` characters at its end (a possessive 's, a particle) are not part of the title.
         """
         titles, run = self._titles, sentence.parts[first:last]
         start, end = run[0].start, run[-1].end - own
+        long_enough = enough_for_a_name(sentence.text[start:end])
         evidence = sentence.look(first, last)
         evidence.known = any(item in known for item in items)
         other = sentence.number_goes_on(last)
@@ -167,7 +171,7 @@ class Linker:
         while stop < len(sentence.parts) and sentence.parts[stop].start < end:
             stop += 1
         key = sentence.key(first, last)
-        rare = rarity(run, titles.mentions(items))
+        rare = rarity(run, titles.mentions(items)) if long_enough is None else _by_length(long_enough, end - start)
         apart = len(run) > 1 and is_everyday(key)  # "t ime"
         across = sentence.crosses(first, last) and not titles.broken(items)
         if apart or across:
@@ -246,6 +250,11 @@ class Linker:
         return not plural and all(
             w.form in title or w.bare in ARTICLES for w in run if is_everyday(w.bare) or len(w.bare) < 4
         )
+
+
+def _by_length(long_enough: bool, size: int) -> Rarity:
+    """The rarity of a run without capitals, of which nobody counted how everyday it is."""
+    return Rarity.NAME if long_enough else Rarity.WORD if size > 2 else Rarity.COMMON
 
 
 def _fuzzy_enough(found: _Found, size: int) -> bool:

@@ -12,12 +12,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from gcrs.toolkit.scripts import VOICED, WORD
+
 _SPELLED = re.compile(r"<(?=item:)")
 _SPACES = re.compile(r"\s+")
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 _YEAR_AT_END = re.compile(r"\s*\([^()]*\b((?:18|19|20)\d\d)\b[^()]*\)\s*$")
 _WORD = re.compile(r"[^\W_]+(?:['’`´][^\W_]+)*|&")
 _APOSTROPHES = re.compile(r"['’`´]")
+
+_STROKES = str.maketrans({"ı": "i", "ł": "l", "ø": "o", "đ": "d", "æ": "ae", "œ": "oe"})  # typed without, like accents
 
 ARTICLES = frozenset({"the", "a", "an"})
 # Words that say only that a number follows ("Kill Bill: Vol. 2", "Rocky Part II", "Chapter Two").
@@ -52,11 +56,12 @@ def split_year(title: str) -> tuple[str, int | None]:
 
 
 def fold(text: str) -> str:
-    """Case-folded, accents removed."""
+    """Case-folded, accents and strokes removed; Japanese voicing marks stay."""
     if text.isascii():
         return text.lower()
     decomposed = unicodedata.normalize("NFKD", text)
-    return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
+    plain = "".join(c for c in decomposed if not unicodedata.combining(c) or c in VOICED)
+    return plain.casefold().translate(_STROKES)
 
 
 class Word(NamedTuple):
@@ -69,9 +74,12 @@ class Word(NamedTuple):
 
 
 def words(text: str) -> list[Word]:
-    """The words of a text in order; apostrophes dropped, `&`, number words and Roman numerals brought to one form."""
+    """The words of a text in order; apostrophes dropped, `&`, number words and Roman numerals brought to one form.
+
+    Where no blanks stand between words (Chinese, Japanese, Thai) each character is a word, and so is a run of katakana.
+    """
     out = []
-    for match in _WORD.finditer(text):
+    for match in (_WORD if text.isascii() else WORD).finditer(text):
         bare = _APOSTROPHES.sub("", fold(match.group()))
         out.append(Word(_SAME.get(bare, bare), bare, match.start(), match.end()))
     return out

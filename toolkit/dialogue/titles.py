@@ -117,7 +117,7 @@ class Titles:
 
     def broken(self, items: Sequence[str]) -> bool:
         """Whether one of the titles has a comma or a sentence's end inside: "What's Up, Doc?"."""
-        return any(mark in name for item in items for name in self.names(item) for mark in ",!?.;")
+        return any(mark in name for item in items for name in self.names(item) for mark in ",!?.;、，。！？")
 
     def is_whole(self, item_id: str, key: str) -> bool:
         """Whether a key is one of the item's names with its article, if it has one."""

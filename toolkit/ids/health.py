@@ -89,7 +89,7 @@ class Health:
             f"reconstruction error: {self.error_raw:.3f} raw, {self.error_final:.3f} final (0 is perfect)",
             f"near-identical vectors: {self.near_identical:,} items",
             f"items with a title alone: {_some(self.items_without_text)}",
-            f"duplicate titles: {_some(['='.join(group) for group in self.duplicate_titles])}",
+            f"duplicate titles: {_some([_joined(group) for group in self.duplicate_titles])}",
         ]
         return lines
 
@@ -229,6 +229,11 @@ def measure_health(
 
 def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %"
+
+
+def _joined(group: Sequence[str], most: int = 4) -> str:
+    """Ids that are one title: `a=b=c`, of many the first few."""
+    return "=".join(group[:most]) + (f"=… {len(group):,}" if len(group) > most else "")
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
