@@ -77,8 +77,9 @@ def reply_to_dialogue(
         linked.extend(turns[-1].mentions)
     banned = {item for turn in turns for item in (*turn.mentions, *turn.decided_targets, *turn.feedback)}
     columns = Columns(catalog)
-    admitted = Rules(request.where, request.exclude, request.allow, request.or_unknown).admitted(columns)
-    allowed = admitted & columns.allowed(exclude=banned)
+    rows = columns.rows(list(recommender.parts.book))
+    admitted = Rules(request.where, request.exclude, request.allow, request.or_unknown).admitted(columns)[rows]
+    allowed = admitted & columns.allowed(exclude=banned)[rows]
     if request.intent == "recommend" and not allowed.any():
         raise DeadEnd(
             "Nothing is left to recommend: the dialogue names all that the rules admit.", hint="Relax a rule."
