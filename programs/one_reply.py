@@ -77,10 +77,11 @@ def reply_to_dialogue(
         linked.extend(turns[-1].mentions)
     banned = {item for turn in turns for item in (*turn.mentions, *turn.decided_targets, *turn.feedback)}
     columns = Columns(catalog)
-    admitted = Rules(request.where, request.exclude, request.allow, request.or_unknown).admitted(columns)
+    rows = columns.rows(list(recommender.parts.book))
+    admitted = Rules(request.where, request.exclude, request.allow, request.or_unknown).admitted(columns)[rows]
     offered = recommender.parts.offered(admitted)
     admitted = admitted if offered is None else offered
-    allowed = admitted & columns.allowed(exclude=banned)
+    allowed = admitted & columns.allowed(exclude=banned)[rows]
     if request.intent == "recommend" and not allowed.any():
         raise DeadEnd(
             "Nothing is left to recommend: the dialogue names all that the rules admit.", hint="Relax a rule."

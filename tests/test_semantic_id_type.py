@@ -1,4 +1,4 @@
-"""The typed output: automaton and the compiled expression accept the same; ours survives what the stock does not."""
+"""The typed output: its automaton and the compiled expression accept the same; ours survives what stock does not."""
 
 from __future__ import annotations
 
