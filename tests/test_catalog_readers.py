@@ -266,6 +266,31 @@ def test_new_facts_must_fit_the_fixed_types() -> None:
         conform([("colour", "red")], columns, "m9")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_items_that_join_take_the_catalogues_types(suffix: str, tmp_path: Path) -> None:
+    """One value decides nothing: a list of one entry, a whole number and a year with gaps are what they were before."""
+    fixed: dict[str, Any] = {"genres": "list", "score": "number", "year": "integer", "code": "string"}
+    path = tmp_path / f"new.{suffix}"
+    if suffix == "csv":
+        path.write_text("id,title,genres,score,year,code\na,A,drama,8,,7\nb,B,,,1999,\n", encoding="utf-8")
+    elif suffix == "jsonl":
+        rows = {"id": "a", "title": "A", "genres": ["drama"], "score": 8, "code": "7"}, {"id": "b", "title": "B"}
+        path.write_text(json_lines(rows[0], {**rows[1], "year": 1999}), encoding="utf-8")
+    else:
+        columns = {"id": ["a", "b"], "title": ["A", "B"], "genres": [["drama"], None], "score": [8, None]}
+        pq.write_table(pa.table({**columns, "year": [None, 1999.0], "code": ["7", None]}), path)
+    read = read_items(path, fixed)
+    assert read["a"].facts == {"genres": ["drama"], "score": 8.0, "code": "7"} and read["b"].facts == {"year": 1999}
+    assert type(read["b"].facts["year"]) is int and read.columns == {name: fixed[name] for name in read.columns}
+    for kept, message in (
+        ({"genres": "list", "score": "number", "year": "integer", "codes": "string"}, "Nearest: codes"),
+        ({**fixed, "genres": "integer"}, "column 'genres': found "),
+        ({}, "Its columns: none"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_items(path, kept)  # type: ignore[arg-type]
+
+
 def test_dates_have_one_spelling() -> None:
     assert parse_date("2024-05-31 10:00") == "2024-05-31T10:00:00"
     assert parse_date("2024-13-01") is None

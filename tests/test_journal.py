@@ -321,3 +321,13 @@ def test_versions_count_changes_and_digests_name_states(tmp_path: Path) -> None:
     assert [head.version for head in heads] == [0, 1, 2, 3, 4] and len({head.digest for head in heads}) == 5
     assert all(one != other for one, other in pairwise(heads))
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{HASH}.sqlite"]
+
+
+def test_co_mentions_of_newcomers_are_those_of_their_nearest_by_text() -> None:
+    from gcrs.toolkit.catalog.collaborative import estimated_vectors
+
+    text = np.array([[1.0, 0.0], [0.0, 1.0]])
+    known = np.array([[2.0, 0.1], [0.5, 0.0], [0.0, 3.0], [0.0, 0.0]])  # lengths do not count, nothing is near zero
+    together = np.array([[1.0], [3.0], [8.0], [100.0]])
+    assert estimated_vectors(text, known, together, near=2).tolist() == [[2.0], [4.5]]
+    assert estimated_vectors(text[:1], known, together, near=1).tolist() == [[3.0]]

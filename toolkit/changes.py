@@ -88,19 +88,21 @@ def join_vectors(
 
     if not items:
         return (), live.edition.version
-    told: list[Joined] = []
+    before = live.edition
+    new: list[Change] = []
 
-    def decide(before: list[Change]) -> list[Change]:
-        edition = live.bundled.after(before)
-        _check_new(items, edition)
-        given = assign_many(quantizer, vectors, edition.book.ids.values())
+    def decide(changes: list[Change]) -> list[Change]:
+        nonlocal before, new
+        before = live.bundled.after(changes)
+        _check_new(items, before)
+        given = assign_many(quantizer, vectors, before.book.ids.values())
         new = [Change("add", item.id, item, sid) for item, sid in zip(items, given, strict=True)]
-        told.extend(_told(quantizer, vectors, edition, edition.after(new), new))
+        before.after(new)  # raises for what could not be read again
         return new
 
     version = live.journal.commit(decide).version
     live.follow()
-    return tuple(told), version
+    return tuple(_told(quantizer, vectors, before, before.after(new), new)), version
 
 
 def retire_items(live: LiveCatalog, item_ids: Sequence[str]) -> tuple[str, ...]:
@@ -167,26 +169,30 @@ def _told(
 
     points = quantizer.latent(vectors)
     codes, ids = after.book.array(), list(after.book)
-    places = codeword_sum(codes, quantizer.codebooks)
-    offered = np.ones(len(ids), dtype=bool) if after.offered is None else after.offered.copy()
+    offered = np.ones(len(ids), dtype=bool) if after.offered is None else after.offered
     out = []
     for n, change in enumerate(new):
         row = len(before.book) + n
         assert change.item is not None and change.semantic_id is not None
         greedy = residual_codes(points[n : n + 1], quantizer.codebooks)  # alone, as it was given its ID
         wanted = tuple(greedy[0].tolist())
-        far = np.linalg.norm(places - points[n], axis=1)
-        shared = np.cumprod(codes == codes[row], axis=1).sum(axis=1)
-        order = [r for r in np.lexsort((far, -shared)).tolist() if r != row and offered[r] and shared[r]][:NEAR]
+
+        def distances(some: np.ndarray, point: np.ndarray = points[n]) -> np.ndarray:
+            return np.linalg.norm(codeword_sum(some, quantizer.codebooks) - point, axis=1)
+
+        akin = np.flatnonzero((codes[:, 0] == codes[row, 0]) & offered)
+        akin = akin[akin != row]
+        shared = np.cumprod(codes[akin] == codes[row], axis=1).sum(axis=1)
+        order = np.lexsort((distances(codes[akin]), -shared))[:NEAR]
         out.append(
             Joined(
                 change.item,
                 change.semantic_id,
                 wanted,
                 after.book.item_id(wanted) if wanted != change.semantic_id else None,
-                float(np.linalg.norm(codeword_sum(greedy, quantizer.codebooks)[0] - points[n])),
-                float(far[row]),
-                tuple((ids[r], int(shared[r])) for r in order),
+                float(distances(greedy)[0]),
+                float(distances(codes[row : row + 1])[0]),
+                tuple((ids[akin[one]], int(shared[one])) for one in order),
             )
         )
     return out
