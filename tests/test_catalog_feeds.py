@@ -33,6 +33,7 @@ ROWS = (
     "B2\tStove\tSmall.\thttps://s.example/s\thttps://s.example/s.jpg\t\tout of stock\task us\t\t\t"
     "Camping > Kitchen\t0098765432116\t8 EUR\t\t",
 )
+EXAMPLE = Path(__file__).parent.parent / "docs" / "examples" / "product_feed.tsv"
 RSS = """<?xml version="1.0" encoding="UTF-8"?>
 <rss version="2.0" xmlns:g="http://base.google.com/ns/1.0"><channel><title>Shop</title><link>https://s.example</link>
 <item><title>plain</title><g:title>Trail shoe</g:title><g:id>A1</g:id><link>https://s.example/a</link>
@@ -133,6 +134,13 @@ def test_google_feeds_in_xml(tmp_path: Path) -> None:
     assert facts["description"] == "Light & waterproof."
     assert facts["shipping"] == ["country: US, price: 5 USD"]
     assert (facts["price"], facts["currency"], facts["link"]) == (79.99, "USD", "https://s.example/a")
+    rdf, _ = read(
+        tmp_path / "rdf.xml",
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns="http://purl.org/rss/1.0/" '
+        'xmlns:g="http://base.google.com/ns/1.0"><channel><title>Shop</title></channel><item rdf:about="x">'
+        "<title>Sweater</title><g:id>1</g:id><g:price>25 USD</g:price></item></rdf:RDF>",
+    )
+    assert rdf["1"].title == "Sweater" and rdf["1"].facts == {"price": 25.0, "currency": "USD"}
     atom, _ = read(tmp_path / "atom.xml.gz", gzip.compress(ATOM.encode()))
     assert dict(atom["1"].facts) == {
         "link": "https://s.example/1",
@@ -271,3 +279,12 @@ def test_the_commands_say_what_was_recognised(
     )
     settings = json.loads((out / "catalog.json").read_text(encoding="utf-8"))["settings"]
     assert settings["text"]["columns"] == ["description", "product_type"]
+
+
+def test_the_documented_example_is_what_the_page_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["catalog", "check", str(EXAMPLE)]) == 0
+    printed, messages = capsys.readouterr()
+    page = (EXAMPLE.parent.parent / "catalogue.md").read_text(encoding="utf-8")
+    assert messages.replace(str(EXAMPLE), EXAMPLE.name) in page
+    without_dates = [line for line in printed.splitlines()[1:] if "expiration_date>=" not in line]
+    assert all(line in page for line in without_dates)

@@ -200,7 +200,7 @@ def test_broken_inputs(
 def test_an_unexpected_failure_is_one_sentence_too(
     in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(path: Path) -> None:
+    def broken(*_: object) -> None:
         raise ZeroDivisionError("division\nby zero")
 
     monkeypatch.setattr("gcrs.toolkit.catalog.readers.read_items", broken)
@@ -215,7 +215,7 @@ def test_an_unexpected_failure_is_one_sentence_too(
 def test_ctrl_c_is_130_without_a_traceback(
     in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(path: Path) -> None:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("gcrs.toolkit.catalog.readers.read_items", interrupted)

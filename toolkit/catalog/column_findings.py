@@ -95,7 +95,8 @@ def _now(column: str, kind: ColumnType, rows: Sequence[Row], items: int, today: 
             yield Finding(
                 "warning" if len(gone) > items / 2 else "note", "out-of-stock",
                 f"{some(len(gone), 'item', 'are')} not in stock and would be recommended all the same.",
-                f"Ask with --where {column}=true, or retire them.", len(gone), tuple(gone[:SHOWN]), column,
+                f"Ask with --where {column}=true, or take them out of the file.",
+                len(gone), tuple(gone[:SHOWN]), column,
             )  # fmt: skip
     elif kind == "date" and set(name.split("_")) & _ENDS:
         past = [item for item, value in rows if str(value)[:10] < today]

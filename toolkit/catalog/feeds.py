@@ -166,7 +166,12 @@ class FeedColumns:
             for facts in self._became.values():
                 facts[:] = [fact for fact in facts if fact != "currency (string)"]
             return
-        self._facts["currency"] = "string", list(final)
+        ordered: dict[str, Column] = {}
+        for name, typed in self._facts.items():
+            ordered[name] = typed
+            if name == next(iter(self._currencies)):  # beside the price on a card
+                ordered["currency"] = "string", list(final)
+        self._facts = ordered
         if len(counts) > 1:
             mixed = ", ".join(f"{code} {count:,}" for code, count in counts.most_common(6))
             self._notes.append(
