@@ -27,6 +27,7 @@ Commands:
   export     Write bundle and base as one Hugging Face directory.
   chat       Talk with the recommender; reads lines from a pipe as well.
   recommend  The k best items and a reply for one message or dialogue.
+  bench      What gcrs costs, each row beside a named baseline of the same run.
   doctor     Look after versions, caches, weights and a bundle.
   catalog    Build, show and check a catalogue with semantic IDs.
   data       Public data sets as gcrs dialogues.
