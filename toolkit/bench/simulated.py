@@ -1,7 +1,7 @@
 """Catalogues and dialogues that are made up, so that the bench needs nothing but a bundle.
 
-IDs are skewed as trained ones are; dialogues have about the turns (12), tokens (320) and items (half a turn's, two in five of
-the replies with items name several) of ReDial's. The same seed gives the same. Knows nothing of models.
+IDs are skewed as trained ones are; dialogues have about ReDial's turns (12), tokens (320) and items (one in two turns,
+several in two of five replies with any). The same seed gives the same. Knows nothing of models.
 """
 
 from __future__ import annotations
