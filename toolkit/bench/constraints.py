@@ -107,12 +107,15 @@ def llguidance(bench: Workbench) -> list[Row]:
         for token in path:
             fill_next_token_bitmask(matcher, bitmask, 0)
             matcher.consume_token(token)
-        if matcher.is_error() or not matcher.is_accepting():
+        if matcher.is_error() or (len(path) == LEVELS and not matcher.is_accepting()):
             raise RuntimeError(f"llguidance refused the path of an ID: {matcher.get_error()}")
 
+    masks(path[:1])
+    first = np.flatnonzero(np.unpackbits(bitmask.view(np.uint8), bitorder="little")) - space.level_range(0).start
+    same = first.tolist() == np.unique(ids[:, 0]).tolist()
     ours, theirs = _ours(ids, bench.pick(5, 2)), sample(masks, bench.pick(3, 1), warm=0)
     ratio = Sample.of([ours.median / theirs.median])
-    details = {"vocabulary": int(tokenizer.vocab_size)}
+    details = {"vocabulary": int(tokenizer.vocab_size), "same": same}
     baseline = "llguidance's matcher over the ID tokens and words"
     return [Row("llguidance", what, "ratio", ratio, ours=ours, theirs=theirs, baseline=baseline, details=details)]
 

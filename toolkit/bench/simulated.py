@@ -1,7 +1,7 @@
 """Catalogues and dialogues that are made up, so that the bench needs nothing but a bundle.
 
-IDs are skewed as trained ones are; dialogues have about the length, the turns and the items of ReDial's (12.4 turns,
-half an item a turn). The same seed gives the same. Knows nothing of models.
+IDs are skewed as trained ones are; dialogues have about ReDial's turns (12), tokens (320) and items (one in two turns,
+several in two of five replies with any). The same seed gives the same. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gcrs.toolkit.dialogue.turns import Dialogue, Turn
+from gcrs.toolkit.dialogue.turns import Dialogue, Role, Turn
 
 if TYPE_CHECKING:
     from gcrs.toolkit.ids.codebook import Codebook
     from gcrs.toolkit.model.tokens import TokenSpace
 
-TURNS, ITEMS_A_TURN, WORDS_A_TURN = 12, 0.5, 14
+TURNS, WORDS_A_TURN = 12, 14
+NAMING = {"user": 0.25, "assistant": 0.4}  # share of the turns that name items
+HOW_MANY = (0.63, 0.28, 0.09)  # of those: one, two, three
 _SAID = (
     "i really liked that one it was so funny and the acting is great have you seen anything else like this before we "
     "could watch something with my kids tonight but not too scary they love a good story with some action in it what "
@@ -39,15 +41,17 @@ def codes_of(n: int, levels: int, codes: int, seed: int = 0, *, skewed: bool = T
 
 
 def dialogue(book: Codebook, seed: int, turns: int = TURNS) -> Dialogue:
-    """Seeker and recommender in turn, the seeker first; a recommender's turn names an item as often as not."""
+    """Seeker and recommender in turn, the seeker first."""
     rng = np.random.default_rng([seed, 7])
     items = list(book.ids)
     out = []
     for n in range(turns):
         words = [WORDS[at] for at in rng.integers(len(WORDS), size=max(2, rng.poisson(WORDS_A_TURN)))]
-        for _ in range(int(rng.random() < ITEMS_A_TURN) + int(rng.random() < 0.1)):
+        role: Role = "assistant" if n % 2 else "user"
+        named = 1 + int(rng.choice(3, p=HOW_MANY)) if rng.random() < NAMING[role] else 0
+        for _ in range(named):
             words.insert(int(rng.integers(len(words) + 1)), f"<item:{items[rng.integers(len(items))]}>")
-        out.append(Turn("assistant" if n % 2 else "user", " ".join(words)))
+        out.append(Turn(role, " ".join(words)))
     return Dialogue(f"made-{seed}", tuple(out))
 
 
