@@ -73,7 +73,7 @@ def _step(made: PrefixTree, repeats: int) -> Sample:
         begin, end = made.level_start[level : level + 2]
         living = np.arange(begin, end)
         living = living if made.alive is None else living[made.alive[living]]
-        states = np.sort(rng.choice(living, BEAMS))
+        states = np.sort(rng.choice(living, BEAMS if level else 1))  # all beams begin as one
         found = sample(lambda states=states: made.children_batch(states), repeats, warm=5)  # type: ignore[misc]
         if slowest is None or found.median > slowest.median:
             slowest = found
