@@ -136,14 +136,17 @@ def test_a_setting_that_came_later_does_not_orphan_a_run_that_is_there() -> None
 # ------------------------------------------------------------------------------------------------ the arithmetic
 
 
+@pytest.mark.parametrize("bf16", [True, False], ids=["bf16", "fp32"])
 @pytest.mark.parametrize(("method", "dropout"), [("lora", 0.05), ("lora", 0.0), ("full", 0.0)])
-def test_the_bytes_counted_are_those_that_autograd_keeps(method: str, dropout: float) -> None:
+def test_the_bytes_counted_are_those_that_autograd_keeps(method: str, dropout: float, bf16: bool) -> None:
     """Blocks 2 and 3 of a model against what the forecast says of two blocks."""
     sizes = {"hidden_size": 64, "intermediate_size": 160, "num_attention_heads": 4, "num_key_value_heads": 2}
     tokens, count, length = toy_tokens(), 2, 256
     kept = []
     for layers in (1, 3):
-        model = toy_model(tokens, layers=layers, **sizes).to(torch.bfloat16 if method == "lora" else torch.float32)
+        model = toy_model(tokens, layers=layers, **sizes).to(
+            torch.bfloat16 if method == "lora" and bf16 else torch.float32
+        )
         if method == "lora":
             model = attach(model, tokens.new_ids, AdapterShape(8, 16, dropout), 0)
         weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -154,14 +157,15 @@ def test_the_bytes_counted_are_those_that_autograd_keeps(method: str, dropout: f
             return value
 
         ids = torch.randint(0, tokens.base_rows, (count, length))
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value), torch.autocast("cpu", torch.bfloat16):
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value)
+        with hooks, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             loss, _ = SupervisedLoss(model).train()(ids, torch.ones(count, length))
         kept.append(sum(v.untyped_storage().nbytes() for place, v in seen.items() if place not in weights))
         del loss
     shape = Shape.of({"num_hidden_layers": 2, "vocab_size": 300, **sizes})
     run = FinetuneConfig.from_mapping({**WHOLE, "method": method, "dropout": dropout, "rank": 8})
     work = Work(512, 512, count * length, 0, length)
-    told = memory_parts(shape, run, work, 0, bf16=method == "lora", validates=False)["activations"]
+    told = memory_parts(shape, run, work, 0, bf16=bf16, validates=False)["activations"]
     assert told == pytest.approx(kept[1] - kept[0], rel=0.03)
 
 

@@ -99,7 +99,8 @@ def memory_parts(
 ) -> dict[str, int]:
     """Bytes by part of what training holds beside the running program; their sum is the peak.
 
-    `bf16`: whether the frozen weights are kept in it. Not counted: what an allocator wastes.
+    `bf16`: whether the device computes in it (frozen weights are then kept in it, trained ones cast to it on the way).
+    Not counted: what an allocator wastes.
     """
     lora = config.method == "lora"
     each = 2 if lora and bf16 else 4
@@ -110,9 +111,9 @@ def memory_parts(
     trained = trained_numbers(shape, config, new_rows)
     parts["adapter"] = 4 * trained if lora else 0
     parts["optimizer"] = ADAM * trained
-    kept = _kept_by_layer(shape, config)
+    kept = _kept_by_layer(shape, config, bf16)
     passed = kept + shape.layers * shape.width * each if config.recompute else shape.layers * kept
-    casts = 0 if each == 2 else 2 * shape.linear  # autocast's bf16 copies of fp32 weights
+    casts = 2 * shape.linear if bf16 and not lora else 0  # autocast's bf16 copies of fp32 weights
     merged = 3 * table if lora else 0  # PEFT's rows in place, for embedding and head, and their gradient
     parts["activations"] = work.at_once * passed + casts
     parts["logits"] = work.supervised_at_once * (shape.rows + new_rows) * LOGIT + merged
@@ -122,19 +123,25 @@ def memory_parts(
     return parts
 
 
-def _kept_by_layer(shape: Shape, config: FinetuneConfig) -> int:
-    """Bytes a token that one block keeps for its backward pass, under bf16 autocast and flash attention.
+def _kept_by_layer(shape: Shape, config: FinetuneConfig, bf16: bool) -> int:
+    """Bytes a token that one block keeps for its backward pass with flash attention; `bf16`: under bf16 autocast.
 
-    Counted over the tensors that autograd saves. LoRA keeps each linear layer's input for its own matrix, and with
-    dropout a mask of it: fp32 on a CPU, one byte on a GPU.
+    Counted over the tensors that autograd saves. LoRA keeps each linear layer's input for its own matrix and, with
+    dropout, a mask of it (fp32 on a CPU, one byte on a GPU) and the input that it left.
     """
     width, inner = shape.width, shape.inner
     queries, keys = shape.heads * shape.head_dim, shape.groups * shape.head_dim
     few = 4 * shape.heads + 8
+    mask = 1 if config.device.startswith("cuda") else 4
     if config.method == "full":
-        return 26 * width + 8 * inner + 4 * queries + 4 * keys + few
-    mask = (0 if not config.dropout else 1 if config.device.startswith("cuda") else 4) * (5 * width + inner + queries)
-    return 18 * width + 8 * inner + 6 * queries + 4 * keys + 14 * config.rank + few + mask
+        if bf16:
+            return 26 * width + 8 * inner + 4 * (queries + keys) + few
+        return 24 * width + 16 * inner + 8 * (queries + keys) + few
+    if bf16:
+        kept = 18 * width + 8 * inner + 6 * queries + 4 * keys + 14 * config.rank + few
+        return kept + (mask * (5 * width + inner + queries) if config.dropout else 0)
+    kept = 16 * width + 16 * inner + 8 * (queries + keys) + 28 * config.rank + few
+    return kept + ((5 * mask + 12) * width + mask * inner + (mask + 4) * queries if config.dropout else 0)
 
 
 def step_seconds(shape: Shape, config: FinetuneConfig, work: Work, new_rows: int, speed: Speed) -> float:

@@ -31,6 +31,15 @@ def measure_speed(settings: Mapping[str, Any], config: FinetuneConfig, work: Wor
         return Speed(layer, _head(Shape.of(settings), config, work), update)
 
 
+def _precision(device: str) -> Any:
+    """The trainer's own: bf16 autocast where the device multiplies it natively."""
+    import torch
+
+    from gcrs.toolkit.model.device import pick_dtype
+
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=pick_dtype(device) == torch.bfloat16)
+
+
 def _timed(run: Callable[[], None], device: str) -> float:
     """Seconds of one call, the better of two after a first that warms up."""
     import torch
@@ -83,7 +92,7 @@ def _blocks(settings: Mapping[str, Any], config: FinetuneConfig, work: Work) -> 
         weights[:, -2:] = 1
 
         def passes(ids: torch.Tensor = ids, weights: torch.Tensor = weights) -> None:
-            with torch.autocast(torch.device(config.device).type, torch.bfloat16):
+            with _precision(config.device):
                 loss(ids, weights)[0].backward()
 
         seconds = _timed(passes, config.device)
@@ -109,7 +118,7 @@ def _head(shape: Shape, config: FinetuneConfig, work: Work) -> float:
     wanted = torch.zeros(count, dtype=torch.long, device=config.device)
 
     def passes() -> None:
-        with torch.autocast(torch.device(config.device).type, torch.bfloat16):
+        with _precision(config.device):
             logits = torch.nn.functional.linear(hidden, weight).float()
             torch.nn.functional.cross_entropy(logits, wanted, reduction="none").mean().backward()
 
