@@ -44,7 +44,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def run(data: dict[str, Path], base: Path, out: Path, **changes: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {"catalog": data["catalog"], "dialogues": (data["dialogues"],), "base": str(base)}
-    settings |= {"out": out, "steps": 3, "rank": 4, "alpha": 8, "batch_tokens": 400, "warmup": 1, "threads": 1}
+    settings |= {
+        "out": out,
+        "steps": 3,
+        "rank": 4,
+        "alpha": 8,
+        "batch_tokens": 400,
+        "warmup": 1,
+        "threads": 1,
+        "made": 40,
+        "eval_limit": 5,
+    }
     return finetune(FinetuneConfig(**(settings | changes)))
 
 
