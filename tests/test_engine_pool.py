@@ -180,7 +180,7 @@ def test_a_wide_beam_leaves_no_room_behind() -> None:
     tokens = toy_tokens((8, 40, 2))
     ids = {f"i{n}": (n // 80, n // 2 % 40, n % 2) for n in range(640)}
     engine = Engine(toy_model(tokens), tokens, Codebook((8, 40, 2), ids))
-    engine.targets([1, 2, 3, tokens.rec], k=400)
+    engine.targets([*range(3, 30), tokens.rec], k=400)  # longer than what a new prompt would simply overwrite
     assert engine.pool.nbytes > ONE
     engine.intent([9, *range(50)])
     assert engine.pool.nbytes == 2 * ONE
