@@ -949,7 +949,7 @@ def bench(
     threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads; default: torch's.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """What gcrs costs, each row beside a named baseline of the same run."""
+    """What gcrs costs, each row beside a named baseline."""
     from gcrs.toolkit.bench.rows import chosen, run
 
     began = time.perf_counter()

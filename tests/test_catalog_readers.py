@@ -279,7 +279,7 @@ def test_items_that_join_take_the_catalogues_types(suffix: str, tmp_path: Path) 
     else:
         columns = {"id": ["a", "b"], "title": ["A", "B"], "genres": [["drama"], None], "score": [8, None]}
         pq.write_table(pa.table({**columns, "year": [None, 1999.0], "code": ["7", None]}), path)
-    read = read_items(path, fixed)
+    read = read_items(path, fixed=fixed)
     assert read["a"].facts == {"genres": ["drama"], "score": 8.0, "code": "7"} and read["b"].facts == {"year": 1999}
     assert type(read["b"].facts["year"]) is int and read.columns == {name: fixed[name] for name in read.columns}
     for kept, message in (
@@ -288,7 +288,7 @@ def test_items_that_join_take_the_catalogues_types(suffix: str, tmp_path: Path) 
         ({}, "Its columns: none"),
     ):
         with pytest.raises(DataError, match=message):
-            read_items(path, kept)  # type: ignore[arg-type]
+            read_items(path, fixed=kept)  # type: ignore[arg-type]
 
 
 def test_dates_have_one_spelling() -> None:

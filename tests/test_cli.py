@@ -30,7 +30,7 @@ Commands:
   chat       Talk with the recommender; reads lines from a pipe as well.
   recommend  The k best items and a reply for one message or dialogue.
   prove      Decode at random; fails unless every item is an allowed one.
-  bench      What gcrs costs, each row beside a named baseline of the same run.
+  bench      What gcrs costs, each row beside a named baseline.
   doctor     Look after this machine; forecast a fine-tuning run.
   catalog    Build, show, check and change a catalogue with semantic IDs.
   data       Public data sets as gcrs dialogues.
