@@ -210,11 +210,11 @@ def test_a_batch_is_its_prompts_one_by_one(batch: list[tuple[list[int], int, np.
 
 
 def test_a_batch_forwards_what_its_prompts_share_once() -> None:
-    own = toy_engine()
+    own = toy_engine(cache_bytes=0)  # without the pool, which would remember both dialogues
     prompts = [[*PROMPTS[0][:20], 7], PROMPTS[1][:15], PROMPTS[0][:25], PROMPTS[1][:18], PROMPTS[0][:20]]
     own.targets_batch(prompts, k=1)
     shared = own.stats.targets.forwarded
-    one_by_one = toy_engine()
+    one_by_one = toy_engine(cache_bytes=0)
     for prompt in prompts:
         one_by_one.targets(prompt, k=1)
     assert shared < one_by_one.stats.targets.forwarded

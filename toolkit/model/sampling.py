@@ -97,10 +97,11 @@ class TextStream:
         text = self._decode([*self._last, *self.held])[len(before) :]
         if text.endswith("\ufffd") and len(self.held) < LONGEST_CHARACTER:
             return "", ()
-        ids = tuple(self.held)
-        self._last, self.held = self.held, []
-        if text.endswith("\ufffd"):  # the tail is no character: forget it, so that later text does not lean on it
-            self._last = []
+        if text.endswith("\ufffd"):  # no character begins with the oldest token; one may with those behind it
+            text = self._decode([*self._last, self.held[0]])[len(before) :]
+            ids, self._last, self.held = (self.held[0],), [], self.held[1:]
+        else:
+            ids, self._last, self.held = tuple(self.held), self.held, []
         return text.replace("\ufffd", ""), ids
 
     def drop(self) -> None:
