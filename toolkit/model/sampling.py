@@ -97,6 +97,7 @@ class TextStream:
         text = self._decode([*self._last, *self.held])[len(before) :]
         if text.endswith("\ufffd") and len(self.held) < LONGEST_CHARACTER:
             return "", ()
+        ids: tuple[int, ...]
         if text.endswith("\ufffd"):  # no character begins with the oldest token; one may with those behind it
             text = self._decode([*self._last, self.held[0]])[len(before) :]
             ids, self._last, self.held = (self.held[0],), [], self.held[1:]
