@@ -101,15 +101,14 @@ def load_talker(
     clock = Clock(started)
     with no_garbage_collection():
         from gcrs.programs.rules import Rules
-        from gcrs.toolkit.catalog.filters import Columns
         from gcrs.toolkit.live import LiveCatalog
         from gcrs.toolkit.model.bundle import Bundle, load_engine
 
         bundle = Bundle.load(name)
         live = LiveCatalog.of(bundle)
-        rules, columns = Rules(tuple(where), tuple(exclude), allow, or_unknown), Columns(live.edition.catalog)
-        rules.admitted(columns)
-        unlisted = rules.unknown(columns)
+        rules = Rules(tuple(where), tuple(exclude), allow, or_unknown)
+        rules.admitted(live.edition.columns)
+        unlisted = rules.unknown(live.edition.columns)
         facts = FactsProcess(bundle.directory, list(bundle.catalog.columns), chroma_url)
         clock.lap("bundle")
         from gcrs.programs.recommender import Recommender

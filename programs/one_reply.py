@@ -12,7 +12,6 @@ from gcrs.programs.reply import Reply
 from gcrs.programs.rules import Rules
 from gcrs.programs.session import ChatSession
 from gcrs.toolkit.catalog.allow_list import AllowList
-from gcrs.toolkit.catalog.filters import Columns
 from gcrs.toolkit.dialogue.linker import Linker
 from gcrs.toolkit.dialogue.turns import Dialogue
 from gcrs.toolkit.errors import DataError, DeadEnd
@@ -76,12 +75,9 @@ def reply_to_dialogue(
         turns.append(replace(turn, text=linker.link(turn.text, linked, keep_spans=True).text))
         linked.extend(turns[-1].mentions)
     banned = {item for turn in turns for item in (*turn.mentions, *turn.decided_targets, *turn.feedback)}
-    columns = Columns(catalog)
-    rows = columns.rows(list(recommender.parts.book))
-    admitted = Rules(request.where, request.exclude, request.allow, request.or_unknown).admitted(columns)[rows]
-    offered = recommender.parts.offered(admitted)
-    admitted = admitted if offered is None else offered
-    allowed = admitted & columns.allowed(exclude=banned)[rows]
+    edition = recommender.parts.edition
+    admitted = Rules(request.where, request.exclude, request.allow, request.or_unknown).offered(edition)
+    allowed = admitted & edition.columns.allowed(exclude=banned)[edition.rows]
     if request.intent == "recommend" and not allowed.any():
         raise DeadEnd(
             "Nothing is left to recommend: the dialogue names all that the rules admit.", hint="Relax a rule."

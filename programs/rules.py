@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from gcrs.toolkit.catalog.allow_list import AllowList
     from gcrs.toolkit.catalog.filters import Columns
+    from gcrs.toolkit.live import Edition
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ class Rules:
         if not mask.any():
             raise self._nothing(columns)
         return mask
+
+    def offered(self, edition: Edition) -> np.ndarray:
+        """Bool [items in the codebook's order]: what the rules admit and the catalogue still offers.
+
+        Raises what `admitted` raises.
+        """
+        mask = self.admitted(edition.columns)[edition.rows]
+        return mask if edition.offered is None else mask & edition.offered
 
     def unknown(self, columns: Columns) -> tuple[str, ...]:
         """The ids of the list that the catalogue does not have; they are passed over."""

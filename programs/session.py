@@ -20,7 +20,6 @@ from gcrs.programs.rules import Rules
 from gcrs.programs.session_file import Decision, Exchange, Mark, Saved, Step, read_session, write_session
 from gcrs.programs.why import explain
 from gcrs.toolkit.catalog.allow_list import AllowList, read_allow_list
-from gcrs.toolkit.catalog.filters import Columns
 from gcrs.toolkit.dialogue.turns import Dialogue, Feedback, Turn
 from gcrs.toolkit.errors import DeadEnd, UsageError
 from gcrs.toolkit.model.engine import Piece, Sampling
@@ -100,15 +99,10 @@ class ChatSession:
         """Go on with this program, over the catalogue that it has."""
         self.recommender, self.linker = recommender, linker
         self.catalog = recommender.parts.catalog
-        self._columns = Columns(self.catalog)
-        place = {item.id: row for row, item in enumerate(self.catalog)}
         self._row = {item: row for row, item in enumerate(recommender.parts.book)}
-        self._rows = [place[item] for item in self._row]
 
     def _set_rules(self, rules: Rules) -> None:
-        permitted = rules.admitted(self._columns)[self._rows]
-        offered = self.recommender.parts.offered(permitted)
-        self._permitted = permitted if offered is None else offered
+        self._permitted = rules.offered(self.recommender.parts.edition)
         exclude = tuple(dict.fromkeys(self.catalog.canonical(item) for item in rules.exclude))
         self.rules = replace(rules, exclude=exclude)
 

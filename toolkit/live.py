@@ -22,6 +22,7 @@ from gcrs.toolkit.ids.codebook import Codebook
 if TYPE_CHECKING:
     import numpy as np
 
+    from gcrs.toolkit.catalog.filters import Columns
     from gcrs.toolkit.model.bundle import Bundle
     from gcrs.toolkit.prepared import PreparedCatalog
 
@@ -46,6 +47,18 @@ class Edition:
         if not self.retired:
             return None
         return np.array([item not in self.retired for item in self.book], dtype=bool)
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The catalogue's filter columns, shared by all that ask this edition."""
+        from gcrs.toolkit.catalog.filters import Columns
+
+        return Columns(self.catalog)
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """int64 [items in the codebook's order]: their places in the catalogue."""
+        return self.columns.rows(list(self.book))
 
     def check_free(self, source_ids: Sequence[str]) -> None:
         """DataError when one of these ids or aliases is in the catalogue, retired or not."""
