@@ -140,7 +140,8 @@ def foresee(config: FinetuneConfig, *, data: bool, progress: Progress | None = N
     broken data.
     """
     from gcrs.toolkit.model.base_config import base_config
-    from gcrs.toolkit.model.outlook import CONTROLS, Outlook, work_of
+    from gcrs.toolkit.model.outlook import Outlook, work_of
+    from gcrs.toolkit.model.tokens import CONTROLS, TokenSpace
 
     if config.threads:
         import torch
@@ -148,10 +149,9 @@ def foresee(config: FinetuneConfig, *, data: bool, progress: Progress | None = N
         torch.set_num_threads(config.threads)
     settings = base_config(config.base)
     if not data:
-        return Outlook.of(config, settings, None, CONTROLS + 4 * 64, validates=config.valid is not None)
+        return Outlook.of(config, settings, None, len(CONTROLS) + 4 * 64, validates=config.valid is not None)
     from gcrs.toolkit.model.base import find_base
     from gcrs.toolkit.model.finetune import fitted
-    from gcrs.toolkit.model.tokens import TokenSpace
     from gcrs.toolkit.model.training_data import training_data
     from gcrs.toolkit.prepared import PreparedCatalog
 

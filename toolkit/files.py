@@ -132,6 +132,11 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is not valid JSON: {error.msg} at line {error.lineno}.") from error
 
 
+def write_json(value: Any, path: Path) -> None:
+    """Write a file of a staged directory, where nothing is replaced; the same value always gives the same bytes."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def cache_dir() -> Path:
     """Where rebuildable things live (weights, encoded texts, Chroma): $GCRS_CACHE, else XDG's cache directory."""
     if explicit := os.environ.get("GCRS_CACHE"):

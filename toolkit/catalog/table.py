@@ -5,7 +5,6 @@ Knows nothing of file formats.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 from gcrs.toolkit.catalog.columns import MAX_CELL, Place, shown
 from gcrs.toolkit.catalog.item import Catalog, ColumnType, Fact, Item
+from gcrs.toolkit.catalog.nearest import nearest
 from gcrs.toolkit.errors import DataError
 
 _ID = re.compile(r"[^<>\s]{1,200}")  # what `<item:ID>` in a turn's text can hold
@@ -41,7 +41,7 @@ def catalog_of(table: Table, fixed: Mapping[str, ColumnType] | None = None) -> C
         raise DataError(f"{table.file} holds no items.")
     for column in [] if fixed is None else table.facts:
         if column not in (fixed or {}):
-            near = difflib.get_close_matches(column.casefold(), fixed or {}, n=3, cutoff=0.5)
+            near = nearest(column.casefold(), fixed or {})
             known = f"Nearest: {', '.join(near)}." if near else f"Its columns: {', '.join(fixed or {}) or 'none'}."
             raise DataError(f"{table.file} has a column {shown(column)} that the catalogue does not have.",
                             hint=f"{known} Rename or leave it out.")  # fmt: skip

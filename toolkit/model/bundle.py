@@ -22,6 +22,7 @@ from gcrs.toolkit.files import (
     recover_directory,
     sha256_file,
     sha256_json,
+    write_json,
 )
 from gcrs.toolkit.model.manifest import FORMAT, MANIFEST, check_parts, read_manifest, write_manifest
 from gcrs.toolkit.model.tokens import ROLE_MARKS, TokenSpace
@@ -67,14 +68,14 @@ def write_bundle(
     with atomic_directory(directory) as staged, torch.no_grad():
         prepared.save_parts(staged)
         save_file(tensors, staged / "adapter_model.safetensors", metadata={"format": "pt"})
-        _dump(adapter_config(shape, targets, tokens.new_ids, base.name, tensors), staged / "adapter_config.json")
+        write_json(adapter_config(shape, targets, tokens.new_ids, base.name, tensors), staged / "adapter_config.json")
         (staged / "tokenizer.json").write_text(tokens.extended_json(), encoding="utf-8")
         spelling = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        _dump(spelling | {"eos_token": ROLE_MARKS[1]}, staged / "tokenizer_config.json")
-        _dump(training, staged / "training.json")
+        write_json(spelling | {"eos_token": ROLE_MARKS[1]}, staged / "tokenizer_config.json")
+        write_json(training, staged / "training.json")
         if metrics is not None and metrics.is_file():
             (staged / "metrics.jsonl").write_bytes(metrics.read_bytes())
-        _dump(popularity, staged / "mentions.json")
+        write_json(popularity, staged / "mentions.json")
         (staged / "README.md").write_text(model_card(prepared, training["config"]["base"], training), encoding="utf-8")
         parts = {path.name: sha256_file(path) for path in sorted(staged.iterdir()) if path.is_file()}
         manifest = {
@@ -87,10 +88,6 @@ def write_bundle(
         }
         write_manifest(manifest, staged)
     return sha256_json(manifest)
-
-
-def _dump(value: Any, path: Path) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def shipped_root() -> Path:

@@ -6,7 +6,6 @@ Knows nothing of how scores come about.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcrs.toolkit.errors import DataError
-from gcrs.toolkit.files import atomic_directory, read_json, sha256_file, sha256_json
+from gcrs.toolkit.files import atomic_directory, read_json, sha256_file, sha256_json, write_json
 from gcrs.toolkit.model.card import model_card
 from gcrs.toolkit.model.manifest import AGAIN, MANIFEST, write_manifest
 
@@ -47,9 +46,9 @@ def describe(
         stated = {"licence": licence, "attribution": attribution}
         if given := {name: text for name, text in stated.items() if text is not None}:
             training["config"] = {**training.get("config", {}), **given}
-            _dump(training, staged / "training.json")
+            write_json(training, staged / "training.json")
         if evaluation:
-            _dump(evaluation, staged / EVALUATION)
+            write_json(evaluation, staged / EVALUATION)
         base = training.get("config", {}).get("base", bundle.manifest["base"]["name"])
         card = model_card(bundle.prepared, base, training, evaluation)
         (staged / "README.md").write_text(card, encoding="utf-8")
@@ -124,7 +123,3 @@ def _checked(value: Any, path: Path) -> dict[str, Any]:
             hint="Expected what tests/benchmarks/eval_recall.py --json writes: bundle, data, mode, replies, tables.",
         ) from error
     return out
-
-
-def _dump(value: Any, path: Path) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

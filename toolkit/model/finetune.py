@@ -113,13 +113,13 @@ def finetune(
     from gcrs.toolkit.model.bundle import write_bundle
     from gcrs.toolkit.model.device import pick_dtype
     from gcrs.toolkit.model.machine import forget_peak, peak_memory
-    from gcrs.toolkit.model.outlook import CONTROLS, GB, Outlook, refuse_early, work_of
+    from gcrs.toolkit.model.outlook import GB, Outlook, refuse_early, work_of
     from gcrs.toolkit.model.probe import recompute
     from gcrs.toolkit.model.processes import join
     from gcrs.toolkit.model.rows import initial_rows
     from gcrs.toolkit.model.run_directory import claim, trim_log
     from gcrs.toolkit.model.schedule import Schedule
-    from gcrs.toolkit.model.tokens import TokenSpace
+    from gcrs.toolkit.model.tokens import CONTROLS, TokenSpace
     from gcrs.toolkit.model.trainer import RunSettings, Trainer
     from gcrs.toolkit.model.training_data import training_data
     from gcrs.toolkit.model.validation import validation_metrics
@@ -133,7 +133,7 @@ def finetune(
     tell = progress or (lambda done, total, what: None)
     prepared = PreparedCatalog.load(config.catalog)
     book = prepared.book
-    refuse_early(config, CONTROLS + sum(book.codes))
+    refuse_early(config, len(CONTROLS) + sum(book.codes))
     with process.main_process_first():  # one of them fetches and converts
         base = find_base(config.base, progress)
     tokens = TokenSpace(base.tokenizer_json, base.rows, book.codes)

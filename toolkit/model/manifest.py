@@ -5,13 +5,12 @@ Knows nothing of what is inside the parts.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from gcrs.toolkit.errors import DataError
-from gcrs.toolkit.files import read_json, sha256_file
+from gcrs.toolkit.files import read_json, sha256_file, write_json
 
 FORMAT = 1
 MANIFEST = "gcrs.json"
@@ -67,5 +66,4 @@ def check_shareable(manifest: dict[str, Any], where: str) -> None:
 
 def write_manifest(manifest: dict[str, Any], directory: Path) -> None:
     """Write `gcrs.json` into an existing directory; the same value always gives the same bytes."""
-    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-    (directory / MANIFEST).write_text(text, encoding="utf-8")
+    write_json(manifest, directory / MANIFEST)

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from gcrs.toolkit.model.trainer import Phase
 
 GB = 1e9
-CONTROLS = 5  # new tokens beside the codes, where the role marks are the base's own
 TYPICAL, SUPERVISED = 300, 0.6  # of a dialogue, where no data is given: tokens, and the share of them with a loss
 SMALLER = "Smaller: micro_tokens=768, recompute=true, quantize=4bit; memory_check=off tries it all the same."
 
