@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -22,22 +21,14 @@ from gcrs.toolkit.model.finetune import finetune
 from gcrs.toolkit.model.finetune_config import FinetuneConfig
 from gcrs.toolkit.model.rows import initial_rows
 from gcrs.toolkit.model.tokens import TokenSpace
-from gcrs.toolkit.prepared import PreparedCatalog
-from toys import toy_book, toy_catalog, toy_dialogues
+from toys import toy_book, toy_dialogues, toy_prepared
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The toy catalogue, prepared, and a file of dialogues."""
-    from gcrs.toolkit.ids.build import build_codebook
-
     root = tmp_path_factory.mktemp("bases")
-    catalog = toy_catalog()
-    vectors = np.random.default_rng(0).normal(size=(len(catalog), 8)).astype(np.float32)
-    ids = [item.id for item in catalog]
-    quantizer, book, health = build_codebook(vectors, ids, quantizer="rqkmeans", levels=3, codes=4, seed=0)
-    settings = {"text": {"template": "", "columns": ["year", "genre"]}}
-    PreparedCatalog(catalog, book, quantizer, settings, health.to_json()).save(root / "catalog")
+    toy_prepared().save(root / "catalog")
     write_dialogues(toy_dialogues() * 4, root / "train.jsonl")
     return {"catalog": root / "catalog", "dialogues": root / "train.jsonl"}
 

@@ -23,7 +23,7 @@ from gcrs.toolkit.model.finetune import finetune
 from gcrs.toolkit.model.finetune_config import FinetuneConfig
 from gcrs.toolkit.model.schedule import Schedule
 from gcrs.toolkit.prepared import PreparedCatalog
-from toys import toy_book, toy_catalog, toy_dialogues, toy_tokenizer_json
+from toys import toy_book, toy_catalog, toy_dialogues, toy_prepared, toy_tokenizer_json
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -31,11 +31,8 @@ ADAPTER = "adapter_model.safetensors"
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A toy base in the Hugging Face layout, a prepared catalogue and a file of dialogues."""
-    import numpy as np
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
-
-    from gcrs.toolkit.ids.build import build_codebook
 
     root = tmp_path_factory.mktemp("finetune")
     rows = len(json.loads(toy_tokenizer_json())["model"]["vocab"])
@@ -46,12 +43,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         config = LlamaConfig(vocab_size=rows, num_key_value_heads=2, **sizes, **marks)
         LlamaForCausalLM(config).save_pretrained(root / "base")
     (root / "base" / "tokenizer.json").write_text(toy_tokenizer_json(), encoding="utf-8")
-    catalog = toy_catalog()
-    vectors = np.random.default_rng(0).normal(size=(len(catalog), 8)).astype(np.float32)
-    ids = [item.id for item in catalog]
-    quantizer, book, health = build_codebook(vectors, ids, quantizer="rqkmeans", levels=3, codes=4, seed=0)
-    settings = {"text": {"template": "", "columns": ["year", "genre"]}}
-    PreparedCatalog(catalog, book, quantizer, settings, health.to_json()).save(root / "catalog")
+    toy_prepared().save(root / "catalog")
     write_dialogues(toy_dialogues() * 4, root / "train.jsonl")
     return {"root": root, "catalog": root / "catalog", "dialogues": (root / "train.jsonl",), "base": str(root / "base")}
 

@@ -30,8 +30,7 @@ from gcrs.toolkit.model.probe import recompute
 from gcrs.toolkit.model.recipes import read_recipe, shipped_recipes
 from gcrs.toolkit.model.schedule import Schedule
 from gcrs.toolkit.model.trainer import Phase, RunSettings, Trainer
-from gcrs.toolkit.prepared import PreparedCatalog
-from toys import toy_book, toy_catalog, toy_dialogues, toy_model, toy_tokens
+from toys import toy_book, toy_dialogues, toy_model, toy_prepared, toy_tokens
 
 ADAPTER = "adapter_model.safetensors"
 WHOLE = {"catalog": "c", "out": "o", "dialogues": "d"}
@@ -40,15 +39,8 @@ WHOLE = {"catalog": "c", "out": "o", "dialogues": "d"}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The toy catalogue, prepared, and a file of dialogues."""
-    from gcrs.toolkit.ids.build import build_codebook
-
     root = tmp_path_factory.mktemp("forecast")
-    catalog = toy_catalog()
-    vectors = np.random.default_rng(0).normal(size=(len(catalog), 8)).astype(np.float32)
-    ids = [item.id for item in catalog]
-    quantizer, book, health = build_codebook(vectors, ids, quantizer="rqkmeans", levels=3, codes=4, seed=0)
-    settings = {"text": {"template": "", "columns": ["year", "genre"]}}
-    PreparedCatalog(catalog, book, quantizer, settings, health.to_json()).save(root / "catalog")
+    toy_prepared().save(root / "catalog")
     write_dialogues(toy_dialogues() * 4, root / "train.jsonl")
     return {"catalog": str(root / "catalog"), "dialogues": str(root / "train.jsonl")}
 

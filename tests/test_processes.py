@@ -16,10 +16,8 @@ from safetensors.torch import load_file
 from base_models import FAMILIES, write_base
 from gcrs.toolkit.dialogue.turns import write_dialogues
 from gcrs.toolkit.errors import UsageError
-from gcrs.toolkit.ids.build import build_codebook
 from gcrs.toolkit.model.processes import join, own_share, summed
-from gcrs.toolkit.prepared import PreparedCatalog
-from toys import toy_catalog, toy_dialogues
+from toys import toy_dialogues, toy_prepared
 
 
 def test_shares_cover_a_batch_once_and_nobody_is_idle() -> None:
@@ -33,12 +31,7 @@ def test_shares_cover_a_batch_once_and_nobody_is_idle() -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    catalog = toy_catalog()
-    vectors = np.random.default_rng(0).normal(size=(len(catalog), 8)).astype(np.float32)
-    ids = [item.id for item in catalog]
-    quantizer, book, health = build_codebook(vectors, ids, quantizer="rqkmeans", levels=3, codes=4, seed=0)
-    settings = {"text": {"template": "", "columns": ["year", "genre"]}}
-    PreparedCatalog(catalog, book, quantizer, settings, health.to_json()).save(tmp_path / "catalog")
+    toy_prepared().save(tmp_path / "catalog")
     write_dialogues(toy_dialogues() * 5, tmp_path / "train.jsonl")
     write_base(FAMILIES["llama-3"], tmp_path / "base")
     return tmp_path

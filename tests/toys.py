@@ -17,6 +17,7 @@ from gcrs.toolkit.model.tokens import TokenSpace
 
 if TYPE_CHECKING:
     from gcrs.toolkit.model.engine import Engine
+    from gcrs.toolkit.prepared import PreparedCatalog
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CODES = (4, 3, 5)
@@ -46,6 +47,21 @@ def toy_catalog() -> Catalog:
 def toy_book() -> Codebook:
     """Their semantic IDs: three levels of 4, 3 and 5 codes; code 2 of the first level is unused."""
     return Codebook(CODES, {i: sid for i, _, _, _, sid in _FILMS})
+
+
+def toy_prepared() -> PreparedCatalog:
+    """The same films with semantic IDs of random vectors, as `gcrs catalog build` makes them: three levels of 4."""
+    import numpy as np
+
+    from gcrs.toolkit.ids.build import build_codebook
+    from gcrs.toolkit.prepared import PreparedCatalog
+
+    catalog = toy_catalog()
+    vectors = np.random.default_rng(0).normal(size=(len(catalog), 8)).astype(np.float32)
+    ids = [item.id for item in catalog]
+    quantizer, book, health = build_codebook(vectors, ids, quantizer="rqkmeans", levels=3, codes=4, seed=0)
+    settings = {"text": {"template": "", "columns": ["year", "genre"]}}
+    return PreparedCatalog(catalog, book, quantizer, settings, health.to_json())
 
 
 @cache
