@@ -36,13 +36,6 @@ class Rules:
         """
         rules = [parse_where(rule) for rule in self.where]
         ids = self.allow.ids if self.allow else None
-        if self.allow and (columns.rows(self.allow.ids) < 0).all():
-            raise DataError(
-                f"None of the {len(self.allow.ids):,} ids in {self.allow.path} is in the catalogue.",
-                hint=f"The first is {self.allow.ids[0][:40]!r}, the catalogue's is {columns.catalog.items[0].id!r}."
-                if len(columns.catalog)
-                else None,
-            )
         mask = columns.allowed(rules, self.exclude, allow=ids, or_unknown=self.or_unknown)
         if not mask.any():
             raise self._nothing(columns)
@@ -74,8 +67,15 @@ class Rules:
             parts.append(f"only the ids in {self.allow.path.name}")
         return tuple(parts)
 
-    def _nothing(self, columns: Columns) -> DeadEnd:
-        """Names the rule that alone leaves nothing, if one does, and what its column holds."""
+    def _nothing(self, columns: Columns) -> DataError | DeadEnd:
+        """Names the list of which nothing is in the catalogue, or the rule that alone leaves nothing, if one does."""
+        if self.allow and (columns.rows(self.allow.ids) < 0).all():
+            return DataError(
+                f"None of the {len(self.allow.ids):,} ids in {self.allow.path} is in the catalogue.",
+                hint=f"The first is {self.allow.ids[0][:40]!r}, the catalogue's is {columns.catalog.items[0].id!r}."
+                if len(columns.catalog)
+                else None,
+            )
         for text in self.where:
             rule = parse_where(text)
             if columns.allowed([rule], or_unknown=self.or_unknown).any():
