@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gcrs.toolkit.model.engine import Piece
 
 _ENDS = re.compile(r"""[.!?…。！？]+["'”’)\]]*\s*$""")
+_MORE = "\nand this is what the next sentence of it could be like"  # words that name nothing
 _ABBREVIATION = re.compile(r"\b(?:mr|mrs|ms|dr|st|vs|jr|sr|vol|pt|no|[a-z])\.$", re.IGNORECASE)
 
 
@@ -97,12 +98,17 @@ class LeakGuard:
         return pending
 
     def _unlicensed(self, tail: str) -> int:
-        """Titles that end inside `tail` and name no licensed item; what came before is the linker's context."""
+        """Titles that `tail` brings in and that name no licensed item.
+
+        What was released so far is the linker's context and held none. A title in it may read as one only now that
+        more text stands behind it (a line that was all capitals, say): then it is the tail that may not come. For the
+        same reason the tail is read with more text behind it, too, before it is shown.
+        """
         if self.linker is None or not tail.strip():
             return 0
-        linked = self.linker.link(self.text + tail, self.licensed, keep_spans=True)
-        before = len(self.text)
-        found = sum(link.end > before and link.item not in self.licensed for link in linked.links)
-        return found + sum(
-            name.end > before and not set(name.candidates) & set(self.licensed) for name in linked.ambiguous
-        )
+        return max(self._count(self.linker, self.text + tail + more) for more in ("", _MORE))
+
+    def _count(self, linker: Linker, text: str) -> int:
+        linked = linker.link(text, self.licensed, keep_spans=True)
+        found = sum(link.item not in self.licensed for link in linked.links)
+        return found + sum(not set(name.candidates) & set(self.licensed) for name in linked.ambiguous)

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gcrs.programs.guard import LeakGuard, ends_sentence, licensed_items
@@ -64,11 +64,19 @@ def test_and_do_not_end(text: str) -> None:
     assert not ends_sentence(text)
 
 
+def test_a_title_that_more_text_makes_plain_is_held_back_before_it_comes() -> None:
+    said = "great The Matrix The Matrix. great."  # its first sentence alone reads as if it were shouted
+    assert not LINKER.link("great The Matrix The Matrix.").links and LINKER.link(said).links
+    text, guard = run(said)
+    assert text == " great." and guard.leaks == 2
+
+
 words = st.sampled_from(["great", "The Matrix", "Galaxy Quest", "Fargo", "you", "see", "watch", "and", "loved"])
 sentences = st.lists(st.tuples(st.lists(words, min_size=1, max_size=5), st.sampled_from(".!?")), max_size=5)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=400)
+@example(said=[(["great", "The Matrix", "The Matrix"], "."), (["great"], ".")], licensed=set(), drop=True)
 @given(sentences, st.sets(st.sampled_from(["m03", "m05", "m08"])), st.booleans())
 def test_no_unlicensed_title_is_ever_shown(said: list[tuple[list[str], str]], licensed: set[str], drop: bool) -> None:
     text = " ".join(" ".join(sentence) + end for sentence, end in said)
