@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import outlines
+import torch
 
 from gcrs.toolkit.dialogue.turns import Intent
 from gcrs.toolkit.errors import DataError, DeadEnd, GcrsError, UsageError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 BOTH: frozenset[Intent] = frozenset({"recommend", "chat"})
 MIN_BEAMS = 10
+LOSSES_AT_ONCE = 64  # rows of the whole vocabulary's logits: 13 MB in float32 for the default base
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,15 @@ class IntentDecision:
 
     intent: Intent
     probabilities: dict[Intent, float]
+
+
+@dataclass(frozen=True)
+class Along:
+    """One pass over a dialogue: P(recommend) float64 [decisions], -log P float64 [losses], a ranking each target."""
+
+    recommend: np.ndarray
+    losses: np.ndarray
+    targets: list[list[Scored]]
 
 
 @dataclass(frozen=True)
@@ -167,8 +178,7 @@ class Engine:
         grammar = TargetGrammar(self.tokens, self._allowed_tree(allowed))
         with self._step(self.stats.targets, prompt):
             found = self._search(prompt, grammar, beams=max(k, beams or MIN_BEAMS))
-        scored = [self._scored(ids, score) for ids, score in zip(found.ids.tolist(), found.scores, strict=True)]
-        return sorted(scored, key=lambda one: (-one.score, one.item_id))[:k]
+        return self._ranked(found)[:k]
 
     def targets_batch(
         self,
@@ -191,6 +201,44 @@ class Engine:
             for n in sorted(range(len(prompts)), key=lambda n: list(prompts[n])):
                 found[n] = self.targets(prompts[n], k=k, beams=beams, allowed=filters[n])
         return [found[n] for n in range(len(prompts))]
+
+    def along(
+        self,
+        ids: Sequence[int],
+        *,
+        decisions: Sequence[int] = (),
+        losses: Sequence[int] = (),
+        targets: Sequence[int] = (),
+        beams: Sequence[int] = (),
+    ) -> Along:
+        """What `intent` and `targets` say at many places of one whole dialogue, from a single pass over its ids.
+
+        `decisions` are lengths of prompts that end with the assistant's header; `targets` lengths of prompts that end
+        with a target's `<BOI>` (which `ids` must have there), each ranked `beams[n]` wide. `losses` are positions of
+        ids whose -log P is wanted. Nothing read before is used, so equal calls give equal numbers.
+        """
+        with self._step(self.stats.targets, None):
+            hidden = self._cache.read(ids)
+            at = torch.as_tensor
+            choice = IntentGrammar(self.tokens, BOTH)
+            empty = np.zeros((len(decisions), 0), dtype=np.int64)
+            columns = choice.columns(empty)
+            opened = self._cache.logits(hidden[at(list(decisions), dtype=torch.long) - 1], columns)
+            chances = self._processor(choice)(torch.from_numpy(empty), opened).double().exp()[:, 0].cpu().numpy()
+            spent = np.zeros(len(losses))
+            for start in range(0, len(losses), LOSSES_AT_ONCE):
+                part = at(list(losses[start : start + LOSSES_AT_ONCE]), dtype=torch.long)
+                logits = self._cache.logits(hidden[part - 1], np.arange(self._cache.rows))
+                said = at(list(ids), device=logits.device)[part]
+                chosen = torch.log_softmax(logits, dim=-1).gather(1, said[:, None])[:, 0]
+                spent[start : start + len(part)] = -chosen.double().cpu().numpy()
+            found: Any = []
+            if len(targets):
+                grammar = TargetGrammar(self.tokens, self._allowed_tree(None))
+                generator = outlines.Generator(self.model, processor=self._processor(grammar))
+                place = hidden[at(list(targets), dtype=torch.long) - 1], np.asarray(targets, dtype=np.int64)
+                found = generator(list(ids), length=grammar.length, beams=list(beams), along=place)
+        return Along(chances, spent, [self._ranked(one) for one in found])
 
     def score_all(self, prompt: Sequence[int], allowed: np.ndarray | None = None) -> np.ndarray:
         """log P of every item, float32 [n items] in the order of `book.ids`; -inf where not allowed.
@@ -255,6 +303,10 @@ class Engine:
         if not np.any(allowed):
             raise DeadEnd("The filter leaves no item to recommend.", hint="Relax a rule.")
         return tree
+
+    def _ranked(self, found: Hypotheses) -> list[Scored]:
+        scored = [self._scored(ids, score) for ids, score in zip(found.ids.tolist(), found.scores, strict=True)]
+        return sorted(scored, key=lambda one: (-one.score, one.item_id))
 
     def _scored(self, ids: list[int], score: float) -> Scored:
         sid = self.tokens.sid_of(ids[1:-1])
