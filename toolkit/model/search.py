@@ -55,7 +55,8 @@ class _Beams:
 
     @classmethod
     def join(cls, parts: Sequence[_Beams]) -> _Beams:
-        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("ids", "scores", "places", "owner")))
+        names = ("ids", "scores", "places", "owner")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def beam_search(cache: PrefixCache, prompt: Sequence[int], processor: Any, *, length: int, beams: int) -> Hypotheses:
