@@ -10,17 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gcrs.programs.measured_replies import examples, replies_report, written_replies
+from gcrs.programs.sampled_rows import RETRIEVE_THEN_GENERATE, sampled_rows
 from gcrs.toolkit.dialogue.turns import Dialogue, read_dialogues
 from gcrs.toolkit.eval.baseline_rows import ABOUT, baseline_rankings
 from gcrs.toolkit.eval.baselines import mention_counts
 from gcrs.toolkit.eval.cases import MODES, PROTOCOLS, TURNS, UNIT
 from gcrs.toolkit.eval.measured import Measured
 from gcrs.toolkit.eval.model_scores import BUDGET, ModelSpec, Piece, score_piece
+from gcrs.toolkit.eval.promises import broken, promised
+from gcrs.toolkit.eval.replies import measure
 from gcrs.toolkit.eval.report import check_comparable, check_same_cases
 from gcrs.toolkit.eval.report import compare as compared
 from gcrs.toolkit.eval.rows import Ground
 from gcrs.toolkit.eval.split import Split, check_unseen, read_split
 from gcrs.toolkit.eval.table import Row, table
+from gcrs.toolkit.eval.text_metrics import masked, tokens_of
 from gcrs.toolkit.eval.workers import Workers, usual_workers, workers
 from gcrs.toolkit.files import read_json, sha256_file
 
@@ -68,12 +73,15 @@ def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: P
     spec = ModelSpec(str(bundle.directory), config.device, config.dtype)
     if count > 1:
         _make_merged(bundle, config, progress)  # once, before several processes want it at the same moment
+    names = [name for name in config.baselines if name != RETRIEVE_THEN_GENERATE]
+    if RETRIEVE_THEN_GENERATE in config.baselines and "dense" not in names:
+        names.append("dense")  # what it retrieves by
+    rankings = baseline_rankings(names, ground, bundle.prepared, trained, device=config.device, progress=progress)
     with workers(count, progress) as crew:
         measured = Measured(ground, _score(config, ground, spec, len(bundle.catalog), crew))
-    rankings = baseline_rankings(
-        config.baselines, ground, bundle.prepared, trained, device=config.device, progress=progress
-    )
-    rows, source_rows = _rows(measured, rankings)
+        written = written_replies(config, split, spec, crew)
+        few = sampled_rows(config, bundle, ground, rankings.get("dense", []), spec, crew, progress)
+    rows, source_rows = _rows(measured, {name: rankings[name] for name in rankings if name in config.baselines}, few)
     report = _head(config, bundle, split) | _tables(config, ground, rows, source_rows)
     ranks = [rank for rank in rows["forced"][0].ranks["all"]]
     report |= {
@@ -84,10 +92,15 @@ def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: P
     }
     chosen = report["protocols"][config.protocol]
     report["n"], report["rows"] = chosen["n"], chosen[config.mode]
+    turns_trained = [tokens_of(masked(turn.text)) for dialogue in raw for turn in dialogue.turns]
+    replies = [measure(some, turns_trained, seed=config.seed) for some in written]
+    report["written"] = replies_report(config, replies)
+    report["promises"] = promised(measured, written, bundle.catalog, split)
     lines = _lines(ground, rows)
     if compare is not None:
         report["compare"] = compared(report, lines, compare, seed=config.seed)
-    return Evaluation(report, lines)
+    best = examples(split, measured, written[0] if written else [], bundle.catalog)
+    return Evaluation(report, lines, best, broken(report["promises"]))
 
 
 def _known(bundle: Bundle) -> Callable[[str], str | None]:
@@ -127,8 +140,10 @@ def _score(config: EvalConfig, ground: Ground, spec: ModelSpec, items: int, crew
     return [scores for part in crew.map(score_piece, pieces, "scoring replies") for scores in part]
 
 
-def _rows(measured: Measured, rankings: Mapping[str, Any]) -> tuple[dict[str, list[Row]], list[Row]]:
-    """The rows of each mode, and those by original ids (forced); the model first."""
+def _rows(
+    measured: Measured, rankings: Mapping[str, Any], few: Sequence[Row]
+) -> tuple[dict[str, list[Row]], list[Row]]:
+    """The rows of each mode, and those by original ids (forced); the model first, rows over a sample last."""
     ground = measured.ground
     about = "this bundle"
     model = {
@@ -136,7 +151,7 @@ def _rows(measured: Measured, rankings: Mapping[str, Any]) -> tuple[dict[str, li
         "free": Row("model", "model", about, ground.ranks(measured.rankings, measured.silent)),
     }
     others = [Row(name, "baseline", ABOUT[name], ground.ranks(found)) for name, found in rankings.items()]
-    rows = {mode: [model[mode], *others] for mode in MODES}
+    rows = {mode: [row, *others, *few] for mode, row in model.items()}
     source = [Row("model", "model", about, ground.source_ranks(measured.rankings))]
     source += [Row(name, "baseline", ABOUT[name], ground.source_ranks(found)) for name, found in rankings.items()]
     return rows, source

@@ -22,7 +22,7 @@ def intent_scores(said: Sequence[bool], gold: Sequence[bool], groups: Sequence[s
     ours, true = np.asarray(said, dtype=bool), np.asarray(gold, dtype=bool)
 
     def share(of: np.ndarray, values: np.ndarray) -> dict[str, Any]:
-        kept = np.flatnonzero(of)
+        kept = np.flatnonzero(of).tolist()
         found = Resampling([groups[n] for n in kept], seed=seed).estimate(values[kept].astype(np.float64))
         return found.to_json() | {"n": found.n}
 

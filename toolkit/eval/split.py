@@ -97,8 +97,9 @@ def read_split(path: Path, catalog: Catalog, *, limit: int | None = None, skip_u
     def read(item: str) -> str | None:
         return catalog.canonical(item) if item in catalog else None
 
-    ways = [[one.map_items(rename) for one in raw] for rename in (keep, name, read)]
-    split = Split(Path(path), sha256_file(path), raw, *ways, skip_unknown)
+    source, named = [one.map_items(keep) for one in raw], [one.map_items(name) for one in raw]
+    known = [one.map_items(read) for one in raw]
+    split = Split(Path(path), sha256_file(path), raw, source, named, known, skip_unknown)
     if not split.cases:
         raise DataError(
             f"{path} has no reply to score in {len(raw):,} dialogues.",

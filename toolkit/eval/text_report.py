@@ -18,7 +18,14 @@ def lines_of(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _head(report)
     yield ""
     yield from _table(report["rows"], report)
-    for name, lines in (("intent", _intent), ("target", _target), ("likelihood", _likelihood), ("spread", _spread)):
+    for name, lines in (
+        ("intent", _intent),
+        ("target", _target),
+        ("likelihood", _likelihood),
+        ("written", _written),
+        ("spread", _spread),
+        ("promises", _promises),
+    ):
         if report.get(name):
             yield from lines(report[name])
     if report.get("compare"):
@@ -94,6 +101,47 @@ def _likelihood(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"  perplexity {one['perplexity']:.2f} on {one['tokens']:,} tokens: {one['on']}"
     if found["words"]["bits_per_byte"] is not None:
         yield f"  bits per byte {found['words']['bits_per_byte']:.3f} on the words' {found['words']['bytes']:,} bytes"
+
+
+def _written(found: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield f"written replies (n = {found['n']:,}: {found['sample']}; {found['mode']})"
+    for name, what in (
+        ("names_its_target", "name their predicted target"),
+        ("target_precision", "predicted target is one of the gold reply's"),
+        ("lands_when_target_right", "name a gold item where the target is right"),
+        ("lands_when_target_wrong", "name a gold item where the target is wrong"),
+    ):
+        yield f"  {what}: {percent(found[name])} (n = {found[name]['n']:,})"
+    yield (
+        f"  of {found['recommend']:,} that recommend: {found['recommends_another_item']} recommend an item that is "
+        f"neither target nor the dialogue's; {found['names_another_of_the_dialogue']} name one of the dialogue's"
+    )
+    yield f"  titles withheld {found['titles_withheld']}, leaked {found['titles_leaked']}"
+    yield (
+        f"  not empty {found['non_empty']:,}, equal to another {found['repeat_another']:,} (but for items "
+        f"{found['repeat_another_but_for_items']:,}), {found['mean_tokens']:.1f} tokens each"
+    )
+    yield f"  SacreBLEU {found['bleu']['value']:.2f}, lower case, a span one token ({found['bleu']['signature']})"
+    for way, per in (("distinct_per_ngram", "n-gram"), ("distinct_per_reply", "reply")):
+        yield f"  Distinct-1..4 per {per}: {', '.join(f'{value:.3f}' for value in found[way].values())}"
+    claims = found["claims"]
+    kinds = ", ".join(f"{kind} {one['wrong']} of {one['stated']}" for kind, one in claims["by_kind"].items())
+    wrong = f"{claims['wrong']} of {claims['stated']} ({kinds or '-'})"
+    yield f"  facts stated that the catalogue does not bear out: {wrong}"
+    if copied := found.get("copied"):
+        yield (
+            f"  longest run of tokens copied from training: {copied['longest']} (mean {copied['mean_longest']:.1f}); "
+            f"whole replies: {copied['whole_replies']:,}"
+        )
+    if seeds := found.get("seeds"):
+        one = seeds["bleu"]
+        yield f"  {seeds['n']} seeds: SacreBLEU {one['mean']:.2f} ({one['least']:.2f} to {one['most']:.2f})"
+
+
+def _promises(found: Mapping[str, int]) -> Iterator[str]:
+    yield ""
+    yield f"promises broken: {', '.join(f'{name} {count:,}' for name, count in found.items() if count) or 'none'}"
 
 
 def _spread(found: Mapping[str, Any]) -> Iterator[str]:
