@@ -234,3 +234,17 @@ def test_retrieve_then_generate_on_a_sample(
     model, row = json.loads(capsys.readouterr().out)["rows"]
     assert (row["name"], row["n"], model["n"]) == ("retrieve-then-generate", 3, 12)
     assert row["recall@50"]["value"] == 1 and "sampled" in row["about"]
+
+
+def test_a_report_goes_into_a_bundles_card(reports: list[Path], toy_bundle: Path, tmp_path: Path) -> None:
+    from gcrs.toolkit.model.bundle import Bundle
+    from gcrs.toolkit.model.described import EVALUATION, describe
+
+    describe(Bundle.load(toy_bundle), tmp_path / "scored", scores=reports[0] / "report.json")
+    held = json.loads((tmp_path / "scored" / EVALUATION).read_text(encoding="utf-8"))
+    assert held["replies"] == 12 and list(held["data"]) == ["valid.jsonl"]
+    assert [(t["protocol"], t["name"], t["n"]) for t in held["tables"]][:2] == [
+        ("all", "model", 12),
+        ("all", "popularity", 12),
+    ]
+    assert "n = 12:" in (tmp_path / "scored" / "README.md").read_text(encoding="utf-8")
