@@ -180,8 +180,8 @@ def test_co_mentions_by_hand() -> None:
         return Dialogue("x", (Turn("user", " ".join(f"<item:{item}>" for item in items)),))
 
     held = CoMentions([talk("a", "b"), talk("a", "b", "c"), talk("a", "d"), talk("e", "e", "e")])
-    assert held.ranking(["a"], 3) == ["b", "c", "d"]  # 2/3, 1/3, 1/3
-    assert held.ranking(["b", "c"], 9)[:3] == ["a", "b", "c"]  # a: 1 + 1; b: 1; c: 1/2
+    assert held.ranking(["a"], 3) == ["b", "c", "d"]  # 2/13, 1/13, 1/13
+    assert held.ranking(["b", "c"], 9)[:3] == ["a", "b", "c"]  # a: 2/12 + 1/11; b: 1/11; c: 1/12
     assert held.ranking([], 2) == ["a", "b"]
 
 

@@ -20,7 +20,7 @@ Progress = Callable[[int, int, str], None]
 ABOUT = {
     "popularity": "items by their mentions in the training dialogues",
     "copier": "what the dialogue has named, last first",
-    "co-mention": "sum over named items i of n(i, item) / n(i) in the training dialogues, then popularity",
+    "co-mention": "sum over named items i of n(i, item) / (n(i) + 10) in the training dialogues, then popularity",
     "bm25": "BM25 of the dialogue's words and titles over the items' texts",
     "dense": f"cosine of MiniLM vectors: the dialogue's last {NEWEST} characters, the items' texts",
 }

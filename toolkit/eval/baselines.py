@@ -38,11 +38,16 @@ def copier_ranking(context: Dialogue) -> list[str]:
     return list(out)
 
 
+SHRINK = 10  # dialogues: a quotient over few of them says little
+
+
 class CoMentions:
     """Which items training dialogues mention together.
 
-    An item's score is the sum over the dialogue's items i of P(item | i) = n(i, item) / n(i), counted over training
-    dialogues; equal scores, and what was never mentioned together with any, in the order of popularity.
+    An item's score is the sum over the dialogue's items i of n(i, item) / (n(i) + 10), counted over training dialogues:
+    P(item | i), less for an i that was seldom mentioned. Equal scores, and what was never mentioned together with any,
+    in the order of popularity. Of the cosine, the plain quotient and damped ones this was the best on ReDial's
+    validation split.
     """
 
     def __init__(self, dialogues: Iterable[Dialogue]) -> None:
@@ -62,6 +67,6 @@ class CoMentions:
         scores: defaultdict[str, float] = defaultdict(float)
         for item in named:
             for other, count in self._together.get(item, {}).items():
-                scores[other] += count / self._alone[item]
+                scores[other] += count / (self._alone[item] + SHRINK)
         best = sorted(scores, key=lambda item: (-scores[item], self._order[item]))[:k]
         return best + popularity_ranking(self.counts, k - len(best), set(best))
