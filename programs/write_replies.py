@@ -77,8 +77,9 @@ def write_piece(piece: Asks) -> list[Written]:
         leaked += sum(not set(name.candidates) & set(licensed) for name in linked.ambiguous)
         place = ask.context.id, len(ask.context)
         gold = ask.gold, ask.reference
-        found = spoken_of, reply.leaks, leaked, tuple(claims.of(reply.text))
-        out.append(Written(*place, reply.intent.intent, targets, reply.text, *gold, *found))
+        said = tuple(claims.of(reply.text))
+        written = Written(*place, reply.intent.intent, targets, reply.text, *gold, spoken_of, reply.leaks, leaked, said)
+        out.append(written)
     return out
 
 

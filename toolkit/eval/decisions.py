@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gcrs.toolkit.eval.metrics import Resampling
+from gcrs.toolkit.eval.metrics import share
 
 
 def intent_scores(said: Sequence[bool], gold: Sequence[bool], groups: Sequence[str], *, seed: int) -> dict[str, Any]:
@@ -21,15 +21,14 @@ def intent_scores(said: Sequence[bool], gold: Sequence[bool], groups: Sequence[s
     """
     ours, true = np.asarray(said, dtype=bool), np.asarray(gold, dtype=bool)
 
-    def share(of: np.ndarray, values: np.ndarray) -> dict[str, Any]:
+    def among(of: np.ndarray, values: np.ndarray) -> dict[str, Any]:
         kept = np.flatnonzero(of).tolist()
-        found = Resampling([groups[n] for n in kept], seed=seed).estimate(values[kept].astype(np.float64))
-        return found.to_json() | {"n": found.n}
+        return dict(share(values[kept], [groups[n] for n in kept], seed=seed))
 
     return {
-        "accuracy": share(np.ones(len(ours), dtype=bool), ours == true),
-        "precision": share(ours, true),
-        "recall": share(true, ours),
+        "accuracy": among(np.ones(len(ours), dtype=bool), ours == true),
+        "precision": among(ours, true),
+        "recall": among(true, ours),
     }
 
 

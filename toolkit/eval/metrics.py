@@ -29,6 +29,12 @@ class Estimate:
         return {"value": self.value, "lo": self.lo, "hi": self.hi}
 
 
+def share(values: Sequence[bool] | np.ndarray, groups: Sequence[str], *, seed: int) -> dict[str, float | int | None]:
+    """The share that is true, its interval over groups, and n; null where there is nothing to take a share of."""
+    found = Resampling(groups, seed=seed).estimate(np.asarray(values, dtype=np.float64))
+    return (found.to_json() if found.n else {"value": None, "lo": None, "hi": None}) | {"n": found.n}
+
+
 def rank_of(gold: str, ranking: Sequence[str]) -> int:
     """Rank of the gold item counted from 1; 0 when it is not in the ranking."""
     return ranking.index(gold) + 1 if gold in ranking else 0

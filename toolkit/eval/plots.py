@@ -14,7 +14,7 @@ from gcrs.toolkit.eval.table import KS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SIZE = (6.2, 3.6)
+SIZE = (5.5, 3.4)
 COLOURS = ("#1b5e9b", "#c4622d", "#4b8a3f", "#8a4b8a", "#b59a2b", "#5b6770", "#2b8a8a", "#a03050")
 
 

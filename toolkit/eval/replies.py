@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from gcrs.toolkit.dialogue.turns import MENTION
 from gcrs.toolkit.eval.claims import Claim, count_claims
-from gcrs.toolkit.eval.metrics import Resampling
+from gcrs.toolkit.eval.metrics import share
 from gcrs.toolkit.eval.text_metrics import bleu, distinct, longest_copies, masked, tokens_of
 
 
@@ -49,12 +47,6 @@ class Written:
         return tuple(item for item in self.items if item not in (*self.targets, *self.spoken_of))
 
 
-def share(values: Sequence[bool], groups: Sequence[str], seed: int) -> dict[str, Any]:
-    """The share that is true, its interval over dialogues, and n."""
-    found = Resampling(groups, seed=seed).estimate(np.asarray(values, dtype=np.float64))
-    return found.to_json() | {"n": found.n}
-
-
 def measure(replies: Sequence[Written], training: Sequence[Sequence[str]], *, seed: int) -> dict[str, Any]:
     """All figures of one set of replies; `training` are the tokens of the training turns, none: copies are not told."""
     told = [reply for reply in replies if reply.intent == "recommend" and reply.targets]
@@ -63,7 +55,7 @@ def measure(replies: Sequence[Written], training: Sequence[Sequence[str]], *, se
     wrong = [reply for reply in aimed if reply.targets[0] not in reply.gold]
 
     def over(chosen: Sequence[Written], values: Sequence[bool]) -> dict[str, Any]:
-        return share(values, [reply.dialogue for reply in chosen], seed)
+        return dict(share(values, [reply.dialogue for reply in chosen], seed=seed))
 
     def lands(chosen: Sequence[Written]) -> dict[str, Any]:
         return over(chosen, [bool(set(reply.items) & set(reply.gold)) for reply in chosen])
@@ -108,7 +100,7 @@ def over_seeds(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Mean, least and most over several seeds of the figures that are one number."""
     picked = {
         "bleu": [one["bleu"]["value"] for one in found],
-        "names_its_target": [one["names_its_target"]["value"] for one in found],
+        "names_its_target": [one["names_its_target"]["value"] or 0.0 for one in found],
         "mean_tokens": [one["mean_tokens"] for one in found],
         "titles_withheld": [one["titles_withheld"] for one in found],
     }

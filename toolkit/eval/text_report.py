@@ -32,8 +32,10 @@ def lines_of(report: Mapping[str, Any]) -> Iterator[str]:
         yield from _compare(report["compare"])
 
 
-def percent(found: Mapping[str, float]) -> str:
-    """A value with its interval, in percent."""
+def percent(found: Mapping[str, Any]) -> str:
+    """A value with its interval, in percent; a dash where there are no cases."""
+    if found["value"] is None:
+        return "-"
     return f"{100 * found['value']:.2f} [{100 * found['lo']:.2f}, {100 * found['hi']:.2f}]"
 
 
