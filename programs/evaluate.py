@@ -30,6 +30,8 @@ from gcrs.toolkit.eval.workers import Workers, usual_workers, workers
 from gcrs.toolkit.files import read_json, sha256_file
 
 if TYPE_CHECKING:
+    import torch
+
     from gcrs.toolkit.eval.config import EvalConfig
     from gcrs.toolkit.model.bundle import Bundle
 
@@ -119,13 +121,15 @@ def _merged_ids(bundle: Bundle, raw: Sequence[Dialogue]) -> dict[str, list[str]]
 
 
 def _make_merged(bundle: Bundle, config: EvalConfig, progress: Progress | None) -> None:
-    import torch
-
     from gcrs.toolkit.model.bundle import load_merged
+
+    load_merged(bundle, _dtype(config), progress)
+
+
+def _dtype(config: EvalConfig) -> torch.dtype:
     from gcrs.toolkit.model.device import pick_dtype
 
-    named = {"bf16": torch.bfloat16, "fp32": torch.float32}
-    load_merged(bundle, named.get(config.dtype) or pick_dtype(config.device), progress)
+    return pick_dtype(config.device, config.dtype)
 
 
 def _score(config: EvalConfig, ground: Ground, spec: ModelSpec, items: int, crew: Workers) -> list[Any]:
@@ -176,7 +180,9 @@ def _tables(
 def _head(config: EvalConfig, bundle: Bundle, split: Split) -> dict[str, Any]:
     from gcrs import __version__
 
-    data = {split.path.name: split.sha256} | {path.name: sha256_file(path) for path in config.train}
+    data = {split.path.name: split.sha256}
+    for path in config.train:
+        data[path.name if path.name not in data else f"train/{path.name}"] = sha256_file(path)
     items = [item.id for item in bundle.catalog]
     return {
         "protocol": config.protocol,
@@ -198,6 +204,7 @@ def _head(config: EvalConfig, bundle: Bundle, split: Split) -> dict[str, Any]:
         "intervals": "95 %, percentile bootstrap over dialogues, 2,000 draws",
         "differences": "row less the first row on the same cases; p by randomisation over dialogues, 10,000 rounds",
         "prompt_budget": BUDGET,
+        "precision": str(_dtype(config)).removeprefix("torch."),
         "cases": split.cases_hash(items),
         "dialogues": len(split.raw),
         "replies": len(split.contexts),

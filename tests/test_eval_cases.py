@@ -113,7 +113,8 @@ def test_one_pass_over_a_dialogue_is_a_pass_a_reply() -> None:
                 assert score.scores == pytest.approx([one.score for one in best], abs=1e-4)
             encoded = encode(talk[: score.turn + 1], engine.tokens, engine.book)
             ids = torch.tensor(encoded.ids[None].astype(np.int64))
-            logp = torch.log_softmax(engine.model.model(input_ids=ids).logits[0].float(), dim=-1)
+            with torch.no_grad():
+                logp = torch.log_softmax(engine.model.model(input_ids=ids).logits[0].float(), dim=-1)
             at = [n for n in range(len(prompt), len(encoded.ids)) if encoded.kinds[n] == Kind.TEXT]
             assert score.words.tokens == len(at)
             assert score.words.nats == pytest.approx(-sum(float(logp[n - 1, ids[0, n]]) for n in at), abs=1e-3)

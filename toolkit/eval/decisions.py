@@ -23,7 +23,7 @@ def intent_scores(said: Sequence[bool], gold: Sequence[bool], groups: Sequence[s
 
     def among(of: np.ndarray, values: np.ndarray) -> dict[str, Any]:
         kept = np.flatnonzero(of).tolist()
-        return dict(share(values[kept], [groups[n] for n in kept], seed=seed))
+        return share(values[kept], [groups[n] for n in kept], seed=seed)
 
     return {
         "accuracy": among(np.ones(len(ours), dtype=bool), ours == true),

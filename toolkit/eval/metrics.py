@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -29,10 +30,11 @@ class Estimate:
         return {"value": self.value, "lo": self.lo, "hi": self.hi}
 
 
-def share(values: Sequence[bool] | np.ndarray, groups: Sequence[str], *, seed: int) -> dict[str, float | int | None]:
+def share(values: Sequence[bool] | np.ndarray, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
     """The share that is true, its interval over groups, and n; null where there is nothing to take a share of."""
     found = Resampling(groups, seed=seed).estimate(np.asarray(values, dtype=np.float64))
-    return (found.to_json() if found.n else {"value": None, "lo": None, "hi": None}) | {"n": found.n}
+    shown: dict[str, Any] = {**found.to_json()} if found.n else dict.fromkeys(("value", "lo", "hi"))
+    return shown | {"n": found.n}
 
 
 def rank_of(gold: str, ranking: Sequence[str]) -> int:

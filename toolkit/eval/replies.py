@@ -55,7 +55,7 @@ def measure(replies: Sequence[Written], training: Sequence[Sequence[str]], *, se
     wrong = [reply for reply in aimed if reply.targets[0] not in reply.gold]
 
     def over(chosen: Sequence[Written], values: Sequence[bool]) -> dict[str, Any]:
-        return dict(share(values, [reply.dialogue for reply in chosen], seed=seed))
+        return share(values, [reply.dialogue for reply in chosen], seed=seed)
 
     def lands(chosen: Sequence[Written]) -> dict[str, Any]:
         return over(chosen, [bool(set(reply.items) & set(reply.gold)) for reply in chosen])

@@ -71,11 +71,14 @@ def workers(count: int, progress: Progress | None = None) -> Iterator[Workers]:
     if count > 1:
         import multiprocessing
 
+        others = set(multiprocessing.active_children())
         with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin) as pool:
             try:
                 yield Workers(pool, progress)
-            except BaseException:
+            except BaseException:  # Ctrl-C among them: nobody waits for what is half done
                 pool.shutdown(wait=False, cancel_futures=True)
+                for child in set(multiprocessing.active_children()) - others:
+                    child.terminate()
                 raise
         return
     import torch

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import outlines
-import torch
 
 from gcrs.toolkit.dialogue.turns import Intent
 from gcrs.toolkit.errors import DataError, DeadEnd, GcrsError, UsageError
 from gcrs.toolkit.ids.codebook import Codebook, SemanticId
 from gcrs.toolkit.ids.tree import PrefixTree
+from gcrs.toolkit.model.along import losses as read_losses
+from gcrs.toolkit.model.along import recommend_chances, roots
 from gcrs.toolkit.model.cache import LIMIT, PrefixCache
 from gcrs.toolkit.model.generator import GcrsTransformers
 from gcrs.toolkit.model.grammar import Grammar, IntentGrammar, ResponseGrammar, TargetGrammar, words_of
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 BOTH: frozenset[Intent] = frozenset({"recommend", "chat"})
 MIN_BEAMS = 10
-LOSSES_AT_ONCE = 64  # rows of the whole vocabulary's logits: 13 MB in float32 for the default base
 
 
 @dataclass(frozen=True)
@@ -219,25 +219,13 @@ class Engine:
         """
         with self._step(self.stats.targets, None):
             hidden = self._cache.read(ids)
-            at = torch.as_tensor
-            choice = IntentGrammar(self.tokens, BOTH)
-            empty = np.zeros((len(decisions), 0), dtype=np.int64)
-            columns = choice.columns(empty)
-            opened = self._cache.logits(hidden[at(list(decisions), dtype=torch.long) - 1], columns)
-            chances = self._processor(choice)(torch.from_numpy(empty), opened).double().exp()[:, 0].cpu().numpy()
-            spent = np.zeros(len(losses))
-            for start in range(0, len(losses), LOSSES_AT_ONCE):
-                part = at(list(losses[start : start + LOSSES_AT_ONCE]), dtype=torch.long)
-                logits = self._cache.logits(hidden[part - 1], np.arange(self._cache.rows))
-                said = at(list(ids), device=logits.device)[part]
-                chosen = torch.log_softmax(logits, dim=-1).gather(1, said[:, None])[:, 0]
-                spent[start : start + len(part)] = -chosen.double().cpu().numpy()
+            chances = recommend_chances(self._cache, hidden, decisions, self.tokens, self._processor)
+            spent = read_losses(self._cache, hidden, ids, losses)
             found: Any = []
             if len(targets):
                 grammar = TargetGrammar(self.tokens, self._allowed_tree(None))
                 generator = outlines.Generator(self.model, processor=self._processor(grammar))
-                place = hidden[at(list(targets), dtype=torch.long) - 1], np.asarray(targets, dtype=np.int64)
-                found = generator(list(ids), length=grammar.length, beams=list(beams), along=place)
+                found = generator(list(ids), length=grammar.length, beams=list(beams), along=roots(hidden, targets))
         return Along(chances, spent, [self._ranked(one) for one in found])
 
     def score_all(self, prompt: Sequence[int], allowed: np.ndarray | None = None) -> np.ndarray:
