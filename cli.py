@@ -79,6 +79,15 @@ ConfigFlag = Annotated[
 MethodFlag = Annotated[Literal["lora", "full"] | None, typer.Option(help="Adapters, or all linear layers.")]
 StepsFlag = Annotated[int | None, typer.Option(metavar="N", help="Budget in steps: equal bytes for equal runs.")]
 MinutesFlag = Annotated[float | None, typer.Option(metavar="M", help="Budget in minutes.")]
+MixtureFlag = Annotated[
+    Path | None, typer.Option("--mixture", metavar="YAML", help="Shares of the tokens by task (docs/mixture.md).")
+]
+RatingsFlag = Annotated[
+    list[Path] | None, typer.Option("--ratings", metavar="FILE", help="CSV of user,item,rating; repeatable.")
+]
+TalkFlag = Annotated[
+    list[Path] | None, typer.Option("--chat", metavar="FILE", help="Talk without items, as dialogues; repeatable.")
+]
 SettingsFlag = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting; repeatable.")
 ]
@@ -609,15 +618,15 @@ def _settings(config: str | None, assignments: list[str] | None, flags: Mapping[
     from gcrs.toolkit.settings import parse_assignments
 
     values: dict[str, Any] = {}
+    budgets = {"steps", "max_minutes", "tokens"}
     if config:
         from gcrs.toolkit.model.recipes import read_recipe
 
         values = read_recipe(config)
     flagged = {name: value for name, value in flags.items() if value is not None}
     for given in (parse_assignments(assignments or []), flagged):
-        for one, other in (("steps", "max_minutes"), ("max_minutes", "steps")):
-            if one in given and other not in given:
-                values.pop(other, None)
+        if budgets.intersection(given):
+            values = {name: value for name, value in values.items() if name not in budgets}
         values |= given
     return values
 
@@ -635,6 +644,9 @@ def finetune(
     noun: Annotated[str | None, typer.Option(metavar="WORDS", help="What one item is called: 'board game'.")] = None,
     base: Annotated[str | None, typer.Option(metavar="MODEL", help="Pinned name, directory, GGUF or hub id.")] = None,
     config: ConfigFlag = None,
+    mixture: MixtureFlag = None,
+    ratings: RatingsFlag = None,
+    chat: TalkFlag = None,
     method: MethodFlag = None,
     steps: StepsFlag = None,
     max_minutes: MinutesFlag = None,
@@ -651,7 +663,7 @@ def finetune(
     flags = {
         "catalog": catalog, "dialogues": dialogues or None, "valid": valid, "out": out, "base": base, "method": method,
         "steps": steps, "max_minutes": max_minutes, "device": device, "seed": seed,
-        "warm_start": warm_start, "noun": noun,
+        "warm_start": warm_start, "noun": noun, "mixture": mixture, "ratings": ratings or None, "chat": chat or None,
     }  # fmt: skip
     values = _settings(config, settings, flags)
     for name in ("catalog", "out"):
