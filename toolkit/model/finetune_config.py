@@ -177,8 +177,8 @@ class FinetuneConfig:
 
         So a run that began under an earlier gcrs can still be resumed.
         """
-        later = {"batch_sequences": None, "micro_tokens": None, "recompute": False, "memory_check": self.memory_check,
-                 "mixture": None, "tokens": None, "ratings": [], "chat": []}  # fmt: skip
+        later: dict[str, Any] = {"batch_sequences": None, "micro_tokens": None, "recompute": False}
+        later |= {"memory_check": self.memory_check, "mixture": None, "tokens": None, "ratings": [], "chat": []}
         return {name: value for name, value in self.resolved().items() if name not in later or value != later[name]}
 
     @classmethod
