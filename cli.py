@@ -724,6 +724,9 @@ def tune(
         bool, typer.Option("--prove", help="No search: compare OUT with the paper's point and uniform shares.")
     ] = False,
     prove_tokens: Annotated[int | None, typer.Option(metavar="N", min=1, help="Tokens of a run of the proof.")] = None,
+    prove_replies: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Replies ranked after it; default: eval_limit.")
+    ] = None,
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Seeds of the proof.")] = 3,
     ranked: Annotated[int, typer.Option(metavar="N", min=0, help="Trials run again at the proof's tokens.")] = 3,
     ratings: RatingsFlag = None,
@@ -759,7 +762,8 @@ def tune(
     )  # fmt: skip
     with _progress() as progress:
         if prove:
-            report = _prove_mixture(chosen, out, prove_tokens or final_tokens or 4 * tokens, seeds, ranked, progress)
+            size = {"tokens": prove_tokens or final_tokens or 4 * tokens, "replies": prove_replies}
+            report = _prove_mixture(chosen, out, size | {"seeds": seeds, "ranked": ranked}, progress)
         else:
             report = _tune(chosen, out, final, final_tokens, progress)
     if as_json:
@@ -784,9 +788,7 @@ def _tune(
     return report
 
 
-def _prove_mixture(
-    config: TuneConfig, out: Path, tokens: int, seeds: int, ranked: int, progress: Progress
-) -> dict[str, Any]:
+def _prove_mixture(config: TuneConfig, out: Path, size: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     from gcrs.programs.mixture_proof import prove_mixture
     from gcrs.programs.mixture_search import open_search
     from gcrs.toolkit.dialogue.mixture import Mixture
@@ -794,7 +796,7 @@ def _prove_mixture(
     mixture = Mixture.load(out)
     found = open_search(config, progress=progress)
     place = out.with_suffix(".proof.json")
-    report = prove_mixture(found, mixture, tokens=tokens, seeds=seeds, ranked=ranked, out=place, progress=progress)
+    report = prove_mixture(found, mixture, out=place, **size)
     return report | {"out": str(place)}
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gcrs.programs.objective import METRICS, Objective
-from gcrs.programs.proxy_runs import Progress, Result, write_result
+from gcrs.programs.proxy_runs import Result, write_result
 from gcrs.toolkit.dialogue.mixture import Mixture
 from gcrs.toolkit.files import read_json, sha256_json
 
@@ -173,9 +173,11 @@ def _same(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
 
 
 def prove_mixture(
-    found: Found, mixture: Mixture, *, tokens: int, seeds: int, ranked: int, out: Path, progress: Progress | None = None
+    found: Found, mixture: Mixture, *, tokens: int, seeds: int, ranked: int, out: Path, replies: int | None = None
 ) -> dict[str, Any]:
     """Make the runs that are not there yet, compare, write `out`; returns what it holds.
+
+    `replies` are ranked after each run; None: as many as after a proxy run.
 
     The first seed of every point is run first, so that an interrupted proof has the most to tell.
     """
@@ -185,13 +187,13 @@ def prove_mixture(
     wanted = [(name, 0) for name in points] + [(name, seed) for seed in range(1, seeds) for name in named]
     results: dict[str, list[Sums]] = {name: [] for name in points}
     base = found.config.base.seed
-    found.runs.progress = progress
     for n, (name, seed) in enumerate(wanted):
-        key = sha256_json([sorted(points[name].items()), tokens, base + seed, found.runs.start_hash()])[:16]
+        what = [sorted(points[name].items()), tokens, base + seed, replies, found.runs.start_hash()]
+        key = sha256_json(what)[:16]
         place = folder / f"{key}.json"
         if not place.is_file():
             label = f"proof {n + 1} of {len(wanted)}, {name}, seed {base + seed}"
-            result, _ = found.runs.run(points[name], tokens=tokens, seed=base + seed, label=label)
+            result, _ = found.runs.run(points[name], tokens=tokens, seed=base + seed, replies=replies, label=label)
             write_result(place, _kept(result, name, points[name], base + seed))
         results[name].append(sums(read_json(place)["cases"]))
     told = compare(results, objective, seed=found.config.seed)

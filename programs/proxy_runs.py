@@ -103,6 +103,7 @@ class ProxyRuns:
         *,
         tokens: int | None = None,
         seed: int | None = None,
+        replies: int | None = None,
         label: str = "",
         watch: Watch | None = None,
         use: Callable[[Path], float] | None = None,
@@ -110,6 +111,7 @@ class ProxyRuns:
     ) -> tuple[Result, float | None]:
         """Train and validate; (result, what `use` made of the bundle). The run's files are removed, its result is not.
 
+        `tokens`, `seed` and `replies` (those ranked in validation) are the shared ones where they are not given.
         `watch` gets the validations at the rungs and at the end; what it raises ends the run and removes its files.
         Raises Stopped on SIGTERM, with a checkpoint kept.
         """
@@ -128,6 +130,7 @@ class ProxyRuns:
 
         config = replace(
             self.base, mixture=place / "mixture.yaml", tokens=mixture.tokens, steps=None, max_minutes=None,
+            eval_limit=replies or self.base.eval_limit,
             out=place / "bundle", warm_start=self.start, seed=seed,
         )  # fmt: skip
         try:

@@ -176,6 +176,27 @@ def test_a_task_without_data_and_one_of_ones_own() -> None:
         del task_registry._REGISTERED["echo"]
 
 
+def test_a_package_offers_a_task_as_an_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gcrs.toolkit.dialogue import task_registry
+
+    (tmp_path / "others_tasks.py").write_text(
+        "def shouting(data):\n"
+        "    from gcrs.toolkit.dialogue.tasks import SmallTalk\n"
+        "    return SmallTalk(data.source, 7)\n"
+    )
+    about = tmp_path / "others_tasks-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: others-tasks\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[gcrs.tasks]\nshouting = others_tasks:shouting\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    task_registry._offered.cache_clear()
+    try:
+        assert make_task("shouting", task_data()).num_examples == 7
+        assert known_tasks()["shouting"].teaches == "of others-tasks"
+    finally:
+        task_registry._offered.cache_clear()
+
+
 # ----------------------------------------------------------------------------------------------- the sampler
 
 

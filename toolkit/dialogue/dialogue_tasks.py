@@ -52,7 +52,7 @@ class Excerpts(_OfDialogues):
     layout = "items"
 
     def __init__(self, dialogues: Sequence[Dialogue]) -> None:
-        super().__init__([d for d in dialogues if any(t.role == "assistant" and t.decided_targets for t in d.turns)])
+        super().__init__([d for d in dialogues if any(t.mentions or t.decided_targets for t in d.turns)])
 
 
 class OwnMentions(_OfDialogues):

@@ -122,13 +122,18 @@ def catalogue_source(prepared: PreparedCatalog, dialogues: Sequence[Dialogue], n
 
 def made_dialogues(source: Source, count: int) -> list[Dialogue]:
     """`count` dialogues made from the catalogue, by `SHARES`."""
-    from gcrs.toolkit.dialogue.tasks import FactsToItem, IdToItem, ItemToId, MentionsToId, SmallTalk, Transferred
+    from gcrs.toolkit.dialogue.task_registry import TaskData
 
-    out: list[Dialogue] = []
-    for kind in (FactsToItem, MentionsToId, Transferred, ItemToId, IdToItem, SmallTalk):
-        task = kind(source, round(count * SHARES[kind.name]))
-        out.extend(task.get_example(n) for n in range(task.num_examples))
-    return out
+    drawn_from = TaskData(source)
+    return [one for name, share in SHARES.items() for one in examples(name, drawn_from, round(count * share))]
+
+
+def examples(name: str, data: TaskData, count: int | None = None) -> list[Dialogue]:
+    """The first `count` examples of a task, or all of them; [] where it has no data."""
+    from gcrs.toolkit.dialogue.task_registry import check_task
+
+    task = check_task(name).make(data)
+    return [task.get_example(n) for n in range(task.num_examples if count is None else count)]
 
 
 def held_out_requests(source: Source, count: int) -> list[Dialogue]:
@@ -143,7 +148,7 @@ def training_data(config: FinetuneConfig, prepared: PreparedCatalog, tokens: Tok
     """Read, make and encode everything that the run needs. Raises DataError on broken files."""
     counts: dict[str, int] = {}
     drawn_from = task_data(config, prepared, counts)
-    dialogues, extra, source = drawn_from.dialogues, drawn_from.unordered, drawn_from.source
+    dialogues, source = drawn_from.dialogues, drawn_from.source
     valid = read_known([config.valid] if config.valid else [], prepared, {})
     few = len(dialogues) < FEW
     kind = "dialogues" if valid else "none"
@@ -169,7 +174,7 @@ def training_data(config: FinetuneConfig, prepared: PreparedCatalog, tokens: Tok
     if few and made:
         main, numbers = corpus(made, config.layout)
         if dialogues:
-            real, real_numbers = corpus(dialogues, config.layout)
+            real, real_numbers = corpus(examples("dialogue", drawn_from), config.layout)
             wanted = REAL_SHARE / (1 - REAL_SHARE) * len(main.ids) / max(1, len(real.ids))
             repeats = int(min(MOST_REPEATS, max(1, round(wanted))))
             main = Corpus.join([main, *[real] * repeats])
@@ -177,10 +182,10 @@ def training_data(config: FinetuneConfig, prepared: PreparedCatalog, tokens: Tok
             numbers |= {"sequences": len(main), "tokens": len(main.ids)}
         phases = [Phase("catalogue", main, weights, 1.0)]
     else:
-        main, numbers = corpus([*dialogues, *made], config.layout)
+        main, numbers = corpus([*examples("dialogue", drawn_from), *made], config.layout)
         phases = [Phase("dialogues", main, weights, 1.0)]
         if config.item_share > 0:
-            excerpts, _ = corpus([*dialogues, *extra], "items")
+            excerpts, _ = corpus(examples("excerpts", drawn_from), "items")
             phases.insert(0, Phase("items", excerpts, weights, config.item_share))
     counts |= numbers | {"dialogues read": len(dialogues), "dialogues made": len(made)}
     baseline = popularity_recall(valid[: config.eval_limit], [*dialogues, *made])
