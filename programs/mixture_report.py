@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from gcrs.programs.mixture_study import observations
 from gcrs.programs.proxy_runs import write_result
 from gcrs.programs.response_surface import Surface
-from gcrs.toolkit.dialogue.mixture import Mixture
+from gcrs.toolkit.dialogue.mixture import MAX_REPEATS, Mixture
 from gcrs.toolkit.errors import DataError
 from gcrs.toolkit.files import atomic_write
 
@@ -108,11 +108,13 @@ def _effects(surface: Surface, best: np.ndarray) -> dict[str, float]:
     return out
 
 
-def chosen(told: dict[str, Any], tokens: int | None = None) -> Mixture:
+def chosen(
+    told: dict[str, Any], tokens: int | None = None, max_repeats: float | Mapping[str, float] = MAX_REPEATS
+) -> Mixture:
     """The report's choice as a mixture file's value."""
     count = sum(one["state"] != "failed" for one in told["trials"])
     note = f"gcrs tune: {told['objective']} over {count} proxy runs of {told['tokens']:,} tokens"
-    return Mixture(told["best"]["shares"], tokens, note=note)
+    return Mixture(told["best"]["shares"], tokens, max_repeats, note)
 
 
 def write_report(found: Found, out: Path, tokens: int | None = None) -> dict[str, Any]:
@@ -125,7 +127,7 @@ def write_report(found: Found, out: Path, tokens: int | None = None) -> dict[str
     with atomic_write(Path(places["html"])) as handle:
         handle.write(page(told, picture))
     write_result(Path(places["json"]), told)
-    chosen(told, tokens).save(out)
+    chosen(told, tokens, found.config.max_repeats).save(out)
     return told | {"files": places}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ import numpy as np
 
 from gcrs.programs.mixture_space import Space
 from gcrs.programs.mixture_study import (
-    SignOfLife,
     again,
     distributions,
     make_sampler,
@@ -26,6 +25,7 @@ from gcrs.programs.mixture_study import (
     proposal,
     queue,
     revive,
+    sign_of_life,
 )
 from gcrs.programs.objective import DEFAULT, Objective
 from gcrs.programs.proxy_runs import Progress, ProxyRuns, Stopped
@@ -123,11 +123,11 @@ def search(config: TuneConfig, *, progress: Progress | None = None, use: Score |
     began = time.monotonic()
     found = open_search(config, progress=progress, judged_by="a metric function" if use else None)
     study, space = found.study, found.space
-    revive(study)
     _queue_anchors(study, space)
     spent: list[float] = []
     quiet = 0
     while True:
+        revive(study)
         now = (time.monotonic() - began) / 60
         if _counted(study) >= config.trials:
             found.ended = "trials"
@@ -270,14 +270,12 @@ def _trial(found: Found, use: Score | None) -> None:
 
     config, study, space = found.config, found.study, found.space
     trial = study.ask(distributions(space))
-    sign = SignOfLife(trial)
     point = space.of_parameters(trial.params)
     trial.set_user_attr("shares", space.shares(point))
     earlier: list[tuple[float, float]] = []
     startup = startup_trials(config, space.tasks)
 
     def watch(validation: Any, used: float) -> None:
-        sign()
         if used >= 1 or not found.runs.rungs:
             return
         value = config.objective.score(validation.metrics())
@@ -290,24 +288,20 @@ def _trial(found: Found, use: Score | None) -> None:
     label = f"trial {trial.number + 1} of {config.trials}"
     began = time.monotonic()
     try:
-        result, value = found.runs.run(space.shares(point), label=label, watch=watch, use=use, sign=sign)
+        with sign_of_life(trial):
+            result, value = found.runs.run(space.shares(point), label=label, watch=watch, use=use)
         score = value if value is not None else config.objective.score(result.metrics)
         for attribute in ("metrics", "tokens", "minutes", "wall_minutes", "drawn"):
             trial.set_user_attr(attribute, getattr(result, attribute))
         if found.runs.rungs:
             trial.report(score, 2 * ETA)
-        study.tell(trial, score)
+        study.tell(trial, score, skip_if_finished=True)  # thought dead by another machine: its point runs again
     except optuna.TrialPruned:
         trial.set_user_attr("wall_minutes", round((time.monotonic() - began) / 60, 2))
-        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED, skip_if_finished=True)
     except (Stopped, KeyboardInterrupt):
         again(study, study.trials[trial.number])
         raise
     except BaseException:
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
         raise
-
-
-def with_output(config: TuneConfig, out: Path) -> TuneConfig:
-    """The same search whose final bundle goes to `out`."""
-    return replace(config, base=replace(config.base, out=out))

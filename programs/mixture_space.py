@@ -23,13 +23,13 @@ class Space:
     tasks: tuple[str, ...]
 
     def tidy(self, point: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Shares of at least `LEAST` or zero, rounded to 4 places, summing to one."""
-        shares = np.maximum(np.asarray(point, dtype=np.float64), 0)
-        shares = shares / shares.sum()
-        shares[shares < LEAST] = 0
-        shares = np.round(shares / shares.sum(), 4)
-        shares[int(shares.argmax())] += 1 - shares.sum()
-        return shares
+        """Shares of at least `LEAST` or zero, rounded to 4 places, summing to one; [tasks], or points [n, tasks]."""
+        rows = np.maximum(np.atleast_2d(np.asarray(point, dtype=np.float64)), 0)
+        rows = rows / rows.sum(axis=1, keepdims=True)
+        rows[rows < LEAST] = 0
+        rows = np.round(rows / rows.sum(axis=1, keepdims=True), 4)
+        rows[np.arange(len(rows)), rows.argmax(axis=1)] += 1 - rows.sum(axis=1)
+        return rows if np.ndim(point) > 1 else rows[0]
 
     def shares(self, point: np.ndarray) -> dict[str, float]:
         """By task, zero ones left out."""
@@ -66,4 +66,4 @@ class Space:
         for point in near:
             for strength in (20.0, 80.0):
                 drawn.append(rng.dirichlet(strength * (point + 0.2 / size), max(1, count // (4 * max(1, len(near))))))
-        return np.unique(np.asarray([self.tidy(one) for one in [*np.concatenate(drawn), *near, *np.eye(size)]]), axis=0)
+        return np.unique(self.tidy(np.concatenate([*drawn, *[point[None] for point in near], np.eye(size)])), axis=0)

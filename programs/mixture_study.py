@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gcrs.programs.mixture_space import FLOOR, PREFIX, Space
@@ -108,20 +110,24 @@ def _alive(pid: int) -> bool:
     return pid > 0
 
 
-class SignOfLife:
-    """Marks a trial as alive, at most once in `SIGN` seconds; called on every step."""
+@contextmanager
+def sign_of_life(trial: optuna.Trial) -> Iterator[None]:
+    """Says who runs a trial, and every `SIGN` seconds that it lives, from a thread: a validation may take long."""
+    trial.set_user_attr("worker", worker())
+    trial.set_user_attr("alive", time.time())
+    ended = threading.Event()
 
-    def __init__(self, trial: optuna.Trial) -> None:
-        self.trial = trial
-        trial.set_user_attr("worker", worker())
-        self._told = 0.0
-        self()
+    def tell() -> None:
+        while not ended.wait(SIGN):
+            trial.set_user_attr("alive", time.time())
 
-    def __call__(self) -> None:
-        now = time.time()
-        if now - self._told > SIGN:
-            self._told = now
-            self.trial.set_user_attr("alive", now)
+    thread = threading.Thread(target=tell, name="sign-of-life", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def observations(study: optuna.Study, space: Space) -> list[Observation]:

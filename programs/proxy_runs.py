@@ -107,7 +107,6 @@ class ProxyRuns:
         label: str = "",
         watch: Watch | None = None,
         use: Callable[[Path], float] | None = None,
-        sign: Callable[[], None] | None = None,
     ) -> tuple[Result, float | None]:
         """Train and validate; (result, what `use` made of the bundle). The run's files are removed, its result is not.
 
@@ -135,7 +134,7 @@ class ProxyRuns:
         )  # fmt: skip
         try:
             report = self._finetune(
-                config, label=label, watch=seen, eval_at=self.rungs if watch is not None else (1.0,), sign=sign
+                config, label=label, watch=seen, eval_at=self.rungs if watch is not None else (1.0,)
             )
             if not last:
                 raise DataError("The proxy runs have nothing to be validated on.", hint="Pass --valid FILE.")
@@ -164,13 +163,10 @@ class ProxyRuns:
         label: str,
         watch: Watch | None = None,
         eval_at: tuple[float, ...] = (1.0,),
-        sign: Callable[[], None] | None = None,
     ) -> dict[str, Any]:
         from gcrs.toolkit.model.finetune import finetune
 
         def tell(done: int, total: int, what: str) -> None:
-            if sign is not None:
-                sign()
             if self.progress is not None:
                 self.progress(done, total, f"{label}: {what}" if label else what)
 

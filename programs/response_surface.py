@@ -16,7 +16,7 @@ import numpy as np
 from gcrs.programs.mixture_space import Space
 
 LEAST_RUNS = 4  # finished runs below which nothing is regressed
-CANDIDATES = 4_000
+CANDIDATES = 2_000
 
 
 @dataclass(frozen=True)
