@@ -1106,6 +1106,79 @@ def prove_verb(
         raise GcrsError(f"The decoding is not exact: {proof.failure}.", hint=f"Again: gcrs prove --seed {seed}")
 
 
+@app.command("eval")
+def eval_verb(
+    dialogues: Annotated[Path, typer.Option(metavar="FILE", help="Dialogues that the bundle was not trained on.")],
+    bundle: BundleFlag = "movies",
+    protocol: Annotated[
+        Literal["all", "new", "cold"], typer.Option(help="Of the table; --json has all three.")
+    ] = "all",
+    mode: Annotated[
+        Literal["forced", "free"], typer.Option(help="Open replies as recommendations, or not.")
+    ] = "forced",
+    baselines: Annotated[
+        str, typer.Option(metavar="all|none|NAME,…", help="Rows beside the model (docs/evaluation.md).")
+    ] = "popularity,copier",
+    train: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Training dialogues that rows are counted on; repeatable.")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Another run's report directory: differences on the same cases.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write report.json, cases.jsonl, page.html.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail when something that is promised does not hold.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="First N dialogues only.")] = None,
+    replies: Annotated[int, typer.Option(metavar="N", help="Replies that are written and measured.")] = 200,
+    seeds: Annotated[int, typer.Option(metavar="N", help="How often they are written, each with the next seed.")] = 1,
+    sampled: Annotated[int, typer.Option(metavar="N", help="Replies that the slow baselines rank.")] = 200,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="Leave out gold items outside the catalogue; default: misses.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Evaluate dialogues that were trained on.")] = False,
+    zero_shot_lm: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A DSPy model's name: the same program without training.")
+    ] = None,
+    api_base: Annotated[str | None, typer.Option(metavar="URL", help="Where that model answers.")] = None,
+    beams: Annotated[int, typer.Option(metavar="N", help="Least width of the target's beams.")] = 60,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes; default: one a core, at most 8.")] = None,
+    seed: SeedFlag = 0,
+    device: DeviceFlag = "cpu",
+    dtype: Annotated[Literal["auto", "bf16", "fp32"], typer.Option(help="Number format of the model.")] = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Score a bundle on dialogues, beside baselines on the same cases."""
+    from gcrs.toolkit.eval.config import EvalConfig, baseline_names
+
+    names, left_out = baseline_names(baselines, has_training=bool(train))
+    for line in left_out:
+        _say(line)
+    config = EvalConfig(
+        bundle, dialogues, protocol, mode, names, tuple(train or ()), limit, replies, seeds, sampled, seed, beams,
+        skip_unknown, force, zero_shot_lm, api_base, workers, device, dtype,
+    )  # fmt: skip
+    from gcrs.programs.evaluate import evaluate
+    from gcrs.toolkit.eval.page import page
+    from gcrs.toolkit.eval.report import write_report
+    from gcrs.toolkit.eval.text_report import lines_of
+
+    with _progress() as progress:
+        found = evaluate(config, progress, compare=compare)
+        if report is not None:
+            write_report(report, found.report, found.lines, page(found.report, found.examples))
+    if as_json:
+        _print_json(found.report)
+    else:
+        for line in lines_of(found.report):
+            print(line)
+    _say(f"{time.perf_counter() - STARTED:.0f} s" + (f"; written: {report}" if report else ""))
+    if strict and found.broken:
+        raise GcrsError(f"A promise is broken: {'; '.join(found.broken)}.", hint="See docs/evaluation.md, --strict.")
+
+
 @app.command()
 def bench(
     bundle: BundleFlag = "movies",

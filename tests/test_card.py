@@ -26,7 +26,7 @@ def estimate(value: float) -> dict[str, float]:
 
 
 def scores_of(scored: Bundle, path: Path, **changes: Any) -> Path:
-    """A file as tests/benchmarks/eval_recall.py writes it."""
+    """An evaluation as a bundle keeps it."""
     row = {f"recall@{k}": estimate(k / 100) for k in (1, 10, 50)}
     tables = [{"protocol": "all", "name": name, "n": 1234, **row} for name in ("model", "popularity")]
     found = {"bundle": scored.hash, "data": {"valid.jsonl": "ab" * 32}, "mode": "forced", "replies": 900}

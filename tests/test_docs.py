@@ -4,7 +4,8 @@ The convention of a page:
 
 - in a ```console block, a line that begins with `$ ` is a command (a `\\` at its end goes on in the next line); what
   follows is its output, as it was when the page was written, and is not compared;
-- a ```python block under `<!-- file: NAME -->` is written to that file, for the commands behind it;
+- a block under `<!-- file: NAME -->` is written to that file, for the commands behind it;
+- `docs/examples` lies there as in a checkout; a command that must fail ends in `|| echo …`;
 - what cannot run here stands in a block without a language, or under `<!-- not run: REASON -->`.
 """
 
@@ -22,7 +23,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("docs/chat.md", "docs/tool.md")  # in the convention, and run; README.md and the others follow
+PAGES = ("docs/chat.md", "docs/tool.md", "docs/catalogue.md", "docs/finetune.md", "docs/live.md")
 NOTE = re.compile(r"<!-- (file|not run): (.+?) -->")
 RUNS = ("console", "python")
 PLAIN = ("", "json", "yaml", "csv", "text")
@@ -80,7 +81,14 @@ def shell(tmp_path: Path) -> dict[str, str]:
     for name, line in (("python", python), ("gcrs", gcrs)):
         (folder / name).write_text(f"#!/bin/sh\n{line}", encoding="utf-8")
         (folder / name).chmod(0o755)
-    return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
+    data = tmp_path / "data"  # live changes of these pages, not of who runs the tests
+    return {
+        **os.environ,
+        "GCRS_DATA": str(data),
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        "HF_HUB_OFFLINE": "1",
+        "COLUMNS": "120",
+    }
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -105,12 +113,13 @@ def test_a_pages_commands_run(
     page: str, base_weights: Path, movies_bundle: Path, shell: dict[str, str], tmp_path: Path
 ) -> None:
     place = tmp_path / "place"
-    place.mkdir()
-    for block in filter(is_run, blocks((ROOT / page).read_text(encoding="utf-8"))):
-        if block.language == "python":
-            assert block.note is not None and Path(block.note[1]).name == block.note[1]
+    (place / "docs").mkdir(parents=True)
+    (place / "docs" / "examples").symlink_to(ROOT / "docs" / "examples")
+    for block in blocks((ROOT / page).read_text(encoding="utf-8")):
+        if block.note is not None and block.note[0] == "file":
+            assert Path(block.note[1]).name == block.note[1]
             (place / block.note[1]).write_text("\n".join(block.lines) + "\n", encoding="utf-8")
-        for command in block.commands:
+        for command in block.commands if is_run(block) else ():
             done = subprocess.run(
                 ["bash", "-o", "pipefail", "-c", command],
                 cwd=place, env=shell, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,

@@ -138,3 +138,24 @@ def test_a_hundred_thousand_characters_take_little_time(linker: Linker, unit: st
     result = linker.link(text)
     assert time.process_time() - begin < 4
     assert result.source == text
+
+
+@pytest.mark.parametrize(
+    ("typed", "item"),
+    [
+        ("jurasic park was great", "jp"),
+        ("have you seen Forest Gump?", "fg"),
+        ("I liked Guardens of the Galaxy", "gg"),
+        ("we enjoyed Avangers Infinity War", "iw"),
+        ("a walk in jurasic parks", None),  # the plural is plain speech
+    ],
+)
+def test_a_slip_in_the_first_word_is_found_whatever_the_last_word_is(typed: str, item: str | None) -> None:
+    titles = {
+        "jp": "Jurassic Park",
+        "fg": "Forrest Gump",
+        "gg": "Guardians of the Galaxy",
+        "iw": "Avengers: Infinity War",
+    }
+    found = Linker(Catalog([Item(i, title, {}) for i, title in titles.items()])).link(typed).links
+    assert [link.item for link in found] == ([item] if item else [])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gcrs.toolkit.model.engine import Engine
 
 PROMPT, BEAMS = 300, 50
-DIALOGUES, KEPT = 4, 60  # of the evaluation: dialogues, and beams as tests/benchmarks/eval_recall.py keeps them
+DIALOGUES, KEPT = 4, 60  # of the evaluation: dialogues, and beams as `gcrs eval` keeps them
 
 
 def beams_by_generate(engine: Engine, prompt: list[int], k: int) -> list[str]:
@@ -70,30 +70,42 @@ def top(bench: Workbench) -> list[Row]:
 
 
 def evaluation(bench: Workbench) -> list[Row]:
-    """Every recommending reply of made-up dialogues ranked; the baseline is the same engine, emptied before each."""
-    from gcrs.toolkit.dialogue.encode import encode_prompt
+    """Every recommending reply of made-up dialogues ranked in one pass a dialogue, as `gcrs eval` does it.
+
+    The baseline is the same engine, emptied before each reply.
+    """
+    from gcrs.toolkit.dialogue.encode import encode, encode_prompt
     from gcrs.toolkit.eval.cases import contexts
 
     engine = bench.engine()
     space, book = engine.tokens, engine.book
     talks = [dialogue(book, seed) for seed in range(bench.pick(DIALOGUES, 1))]
-    cases = [[*encode_prompt(case.dialogue, space, book), space.rec] for case in contexts(talks)]
+    prompts = [[[*encode_prompt(case.dialogue, space, book), space.rec] for case in contexts([talk])] for talk in talks]
+    cases = [prompt for some in prompts for prompt in some]
     kept = min(KEPT, len(book))
+    k = min(BEAMS, kept)
 
-    def rank(*, anew: bool) -> list[list[str]]:
-        engine.close()
+    def along() -> list[list[str]]:
+        out = []
+        for talk, some in zip(talks, prompts, strict=True):
+            places = [len(prompt) + 1 for prompt in some]  # behind <BOI>
+            ids = encode(talk, space, book).ids[: max(places)].tolist()
+            found = engine.along(ids, targets=places, beams=[kept] * len(places)).targets
+            out += [[one.item_id for one in ranking[:k]] for ranking in found]
+        return out
+
+    def anew() -> list[list[str]]:
         out = []
         for prompt in cases:
-            if anew:
-                engine.close()
-            out.append([one.item_id for one in engine.targets(prompt, k=min(BEAMS, kept), beams=kept)])
+            engine.close()
+            out.append([one.item_id for one in engine.targets(prompt, k=k, beams=kept)])
         return out
 
     with recorded(engine.model.model) as forwards:
-        mine = rank(anew=False)
+        mine = along()
     with recorded(engine.model.model) as others:
-        theirs = rank(anew=True)
-    ratio, own, other = pairs(lambda: rank(anew=False), lambda: rank(anew=True), bench.pick(3, 1))
+        theirs = anew()
+    ratio, own, other = pairs(along, anew, bench.pick(3, 1))
     agreeing = sum(len(set(a) & set(b)) for a, b in zip(mine, theirs, strict=True)) / sum(map(len, theirs))
     details = {"cases": len(cases), "dialogues": len(talks), "beams": kept, "items that agree": agreeing,
                "forwarded": tokens(forwards), "forwarded by the baseline": tokens(others)}  # fmt: skip

@@ -246,7 +246,7 @@ class Linker:
         title = {word.form for name in self._titles.names(item_id) for word in words(name)}
         forms = [word.form for word in run]
         last = forms[-1]
-        plural = {last + "s", last.removesuffix("s"), last.removesuffix("ies") + "y"} & title
+        plural = ({last + "s", last.removesuffix("s"), re.sub("ies$", "y", last)} - {last}) & title
         return not plural and all(
             w.form in title or w.bare in ARTICLES for w in run if is_everyday(w.bare) or len(w.bare) < 4
         )

@@ -109,17 +109,41 @@ class PrefixCache:
         self.forwarded += len(ids) - common
         return read[0] if len(read) == 1 else torch.cat(read)
 
+    def read(self, ids: Sequence[int]) -> torch.Tensor:
+        """Read `ids` from the first on, whatever is held, and return all their hidden states, [n, width].
+
+        They are the prefix in use afterwards; everything else is forgotten, so that the numbers never depend on what
+        was read before.
+        """
+        ids = list(ids)
+        self._check(ids)
+        self.reset()
+        hidden = []
+        with self._whole():
+            now = self.pool.now
+            for start in range(0, len(ids), EXTEND_CHUNK):
+                chunk = ids[start : start + EXTEND_CHUNK]
+                hidden.append(self._forward(chunk, np.arange(start, start + len(chunk)), None))
+                now.ids += chunk
+            now.last = hidden[-1][-1:].clone()
+        self.forwarded += len(ids)
+        return torch.cat(hidden)
+
     def common(self, ids: list[int]) -> int:
         """How many of the first `ids` are held."""
         return self.pool.common(ids)
 
-    def branch(self, tokens: np.ndarray, depths: np.ndarray, ancestors: np.ndarray) -> torch.Tensor:
+    def branch(
+        self, tokens: np.ndarray, depths: np.ndarray, ancestors: np.ndarray, after: np.ndarray | None = None
+    ) -> torch.Tensor:
         """Forward m tree nodes that grow from the ids: hidden states [m, width].
 
         `tokens` int64 [m]; `depths` int64 [m], 0 = right after the ids; `ancestors` int64 [m, d]: the places of each
         node's ancestors, -1 = none. Node i of this call is at place `branched` + i; parents stand before children.
+        `after` int64 [m]: how many of the ids stand before each node's tree, in place of all of them.
         """
         base = len(self.ids)
+        above = np.full(len(tokens), base) if after is None else after
         if base + int(depths.max(initial=0)) >= self.context:
             raise _too_long(base + int(depths.max()) + 1, self.context)
         hidden = []
@@ -128,11 +152,11 @@ class PrefixCache:
                 part = slice(start, start + BRANCH_CHUNK)
                 count = len(tokens[part])
                 sees = np.zeros((count, base + self.branched + count), dtype=bool)
-                sees[:, :base] = True
+                sees[:, :base] = np.arange(base) < above[part, None]
                 row, column = np.nonzero(ancestors[part] >= 0)
                 sees[row, base + ancestors[part][row, column]] = True
                 sees[np.arange(count), base + self.branched + np.arange(count)] = True
-                hidden.append(self._forward(tokens[part].tolist(), base + depths[part], sees))
+                hidden.append(self._forward(tokens[part].tolist(), above[part] + depths[part], sees))
                 self.pool.now.branched += count
             self.pool.settle()
         self.branches += len(tokens)

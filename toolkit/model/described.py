@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gcrs.toolkit.model.bundle import Bundle
 
 EVALUATION = "evaluation.json"
+CARD_PROTOCOLS = ("all", "new")
 KEPT = ("bundle", "data", "mode", "replies", "tables")  # not the seconds: they are no property of the bundle
 
 
@@ -35,7 +36,7 @@ def describe(
 ) -> str:
     """Write a copy of a bundle with what is given and a new card, whole or not at all; returns the copy's hash.
 
-    `scores` is the JSON file of an evaluation of this bundle (`tests/benchmarks/eval_recall.py --json`); what is left
+    `scores` is the JSON file of an evaluation of this bundle (`gcrs eval --json`, or its report.json); what is left
     out stays as it was. `out` may be the bundle's own directory. The same input gives the same bytes. Raises DataError
     for a file that holds no scores, or those of another bundle.
     """
@@ -93,15 +94,30 @@ def held_scores(bundle: Bundle) -> dict[str, Any] | None:
 
 def read_scores(path: Path, bundle: Bundle) -> dict[str, Any]:
     """An evaluation's scores from its JSON file; DataError when they are not those of this bundle."""
-    found = _checked(read_json(path), path)
+    found = _checked(_tables(read_json(path)), path)
     held = held_scores(bundle)
     own = {bundle.hash, held["bundle"] if held else bundle.hash}  # an evaluated copy has the weights of its original
     if found["bundle"] not in own:
         raise DataError(
             f"{path} holds scores of the bundle {found['bundle'][:12]}…, this one is {bundle.hash[:12]}….",
-            hint="Evaluate this bundle: python tests/benchmarks/eval_recall.py --bundle DIR --json FILE",
+            hint="Evaluate this bundle: gcrs eval --bundle DIR --dialogues FILE --report DIR",
         )
     return found
+
+
+def _tables(value: Any) -> Any:
+    """An evaluation's report as a bundle keeps it: forced mode, the rows over all cases, recall alone."""
+    if not isinstance(value, dict) or not isinstance(value.get("protocols"), dict):
+        return value
+    tables = [
+        {"protocol": protocol, "name": row["name"], "n": row["n"]}
+        | {key: found for key, found in row.items() if key.startswith("recall@")}
+        for protocol, held in value["protocols"].items()
+        for row in held["forced"]
+        if protocol in CARD_PROTOCOLS and row["n"] == held["n"] and row["n"]
+    ]
+    data = dict(list(value["data"].items())[:1])  # the evaluated file; training files follow
+    return {"bundle": value["bundle"], "data": data, "mode": "forced", "replies": value["replies"], "tables": tables}
 
 
 def _checked(value: Any, path: Path) -> dict[str, Any]:
@@ -120,6 +136,6 @@ def _checked(value: Any, path: Path) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{path} holds no scores of an evaluation.",
-            hint="Expected what tests/benchmarks/eval_recall.py --json writes: bundle, data, mode, replies, tables.",
+            hint="Expected the report.json of: gcrs eval … --report DIR",
         ) from error
     return out

@@ -25,6 +25,8 @@ from gcrs.toolkit.dialogue.turns import Intent
 from gcrs.toolkit.errors import DataError, DeadEnd, GcrsError, UsageError
 from gcrs.toolkit.ids.codebook import Codebook, SemanticId
 from gcrs.toolkit.ids.tree import PrefixTree
+from gcrs.toolkit.model.along import losses as read_losses
+from gcrs.toolkit.model.along import recommend_chances, roots
 from gcrs.toolkit.model.cache import LIMIT, PrefixCache
 from gcrs.toolkit.model.generator import GcrsTransformers
 from gcrs.toolkit.model.grammar import Grammar, IntentGrammar, ResponseGrammar, TargetGrammar, words_of
@@ -56,6 +58,15 @@ class IntentDecision:
 
     intent: Intent
     probabilities: dict[Intent, float]
+
+
+@dataclass(frozen=True)
+class Along:
+    """One pass over a dialogue: P(recommend) float64 [decisions], -log P float64 [losses], a ranking each target."""
+
+    recommend: np.ndarray
+    losses: np.ndarray
+    targets: list[list[Scored]]
 
 
 @dataclass(frozen=True)
@@ -167,8 +178,7 @@ class Engine:
         grammar = TargetGrammar(self.tokens, self._allowed_tree(allowed))
         with self._step(self.stats.targets, prompt):
             found = self._search(prompt, grammar, beams=max(k, beams or MIN_BEAMS))
-        scored = [self._scored(ids, score) for ids, score in zip(found.ids.tolist(), found.scores, strict=True)]
-        return sorted(scored, key=lambda one: (-one.score, one.item_id))[:k]
+        return self._ranked(found)[:k]
 
     def targets_batch(
         self,
@@ -191,6 +201,32 @@ class Engine:
             for n in sorted(range(len(prompts)), key=lambda n: list(prompts[n])):
                 found[n] = self.targets(prompts[n], k=k, beams=beams, allowed=filters[n])
         return [found[n] for n in range(len(prompts))]
+
+    def along(
+        self,
+        ids: Sequence[int],
+        *,
+        decisions: Sequence[int] = (),
+        losses: Sequence[int] = (),
+        targets: Sequence[int] = (),
+        beams: Sequence[int] = (),
+    ) -> Along:
+        """What `intent` and `targets` say at many places of one whole dialogue, from a single pass over its ids.
+
+        `decisions` are lengths of prompts that end with the assistant's header; `targets` lengths of prompts that end
+        with a target's `<BOI>` (which `ids` must have there), each ranked `beams[n]` wide. `losses` are positions of
+        ids whose -log P is wanted. Nothing read before is used, so equal calls give equal numbers.
+        """
+        with self._step(self.stats.targets, None):
+            hidden = self._cache.read(ids)
+            chances = recommend_chances(self._cache, hidden, decisions, self.tokens, self._processor)
+            spent = read_losses(self._cache, hidden, ids, losses)
+            found: Any = []
+            if len(targets):
+                grammar = TargetGrammar(self.tokens, self._allowed_tree(None))
+                generator = outlines.Generator(self.model, processor=self._processor(grammar))
+                found = generator(list(ids), length=grammar.length, beams=list(beams), along=roots(hidden, targets))
+        return Along(chances, spent, [self._ranked(one) for one in found])
 
     def score_all(self, prompt: Sequence[int], allowed: np.ndarray | None = None) -> np.ndarray:
         """log P of every item, float32 [n items] in the order of `book.ids`; -inf where not allowed.
@@ -272,6 +308,10 @@ class Engine:
         if not np.any(allowed):
             raise DeadEnd("The filter leaves no item to recommend.", hint="Relax a rule.")
         return tree
+
+    def _ranked(self, found: Hypotheses) -> list[Scored]:
+        scored = [self._scored(ids, score) for ids, score in zip(found.ids.tolist(), found.scores, strict=True)]
+        return sorted(scored, key=lambda one: (-one.score, one.item_id))
 
     def _scored(self, ids: list[int], score: float) -> Scored:
         sid = self.tokens.sid_of(ids[1:-1])

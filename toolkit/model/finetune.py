@@ -128,7 +128,7 @@ def finetune(
 
     from gcrs.toolkit.model.adapter import apply_adapter, attach, linear_names, row_modules
     from gcrs.toolkit.model.base import find_base, load_model, text_settings
-    from gcrs.toolkit.model.bundle import write_bundle
+    from gcrs.toolkit.model.bundle import bundle_hash, write_bundle
     from gcrs.toolkit.model.device import pick_dtype
     from gcrs.toolkit.model.machine import forget_peak, peak_memory
     from gcrs.toolkit.model.outlook import GB, Outlook, refuse_early, work_of
@@ -303,13 +303,13 @@ def finetune(
                     target = staged / path.relative_to(best)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(path.read_bytes())
-        bundle_hash = sha256_file(config.out / "gcrs.json")
+        bundle = bundle_hash(config.out)
     else:
-        bundle_hash = write(config.out, True)
+        bundle = write(config.out, True)
     return {
         "finished": True,
         "out": str(config.out),
-        "bundle": bundle_hash,
+        "bundle": bundle,
         "resumed": bool(resumed),
         "steps": trainer.state.step,
         "best_step": trainer.state.best_step,

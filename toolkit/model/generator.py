@@ -17,7 +17,7 @@ from outlines.models.transformers import Transformers
 from gcrs.toolkit.errors import DataError
 from gcrs.toolkit.model.cache import PrefixCache
 from gcrs.toolkit.model.sampling import Sampler
-from gcrs.toolkit.model.search import Hypotheses, beam_search, exhaustive_search
+from gcrs.toolkit.model.search import Hypotheses, beam_search, beam_search_along, exhaustive_search
 from gcrs.toolkit.model.tokens import TokenSpace
 
 EXHAUSTIVE_CHUNK = 256
@@ -55,12 +55,24 @@ class GcrsTransformers(Transformers):
         self.tokens = tokens
 
     def generate(  # type: ignore[override]  # ids for prompts, not strings
-        self, model_input: Sequence[int], output_type: Any = None, *, length: int, beams: int | None
-    ) -> Hypotheses:
-        """The `beams` best outputs of `length` tokens after the prompt ids; None = every legal output."""
+        self,
+        model_input: Sequence[int],
+        output_type: Any = None,
+        *,
+        length: int,
+        beams: int | Sequence[int] | None,
+        along: tuple[torch.Tensor, np.ndarray] | None = None,
+    ) -> Hypotheses | list[Hypotheses]:
+        """The `beams` best outputs of `length` tokens after the prompt ids; None = every legal output.
+
+        With `along` (roots and bases of `beam_search_along`) one for each place of the sequence that the cache holds.
+        """
         processor = _required(output_type)
+        if along is not None:
+            return beam_search_along(self.cache, *along, processor, length=length, beams=beams)  # type: ignore[arg-type]
         if beams is None:
             return exhaustive_search(self.cache, model_input, processor, length=length, chunk=EXHAUSTIVE_CHUNK)
+        assert isinstance(beams, int)
         return beam_search(self.cache, model_input, processor, length=length, beams=beams)
 
     def generate_batch(self, model_input: Any, output_type: Any = None, **_: Any) -> Any:

@@ -1,5 +1,6 @@
 """Beam search over a grammar of fixed length, its beams forwarded as one tree behind the prompt's cache.
 
+One prompt's beams, or those of several places of one sequence at once: each level is then one forward for all places.
 Tokens that can only follow with probability 1 are taken without asking the model, so most of a semantic ID's last
 codes cost nothing and the scores stay the same. Knows nothing of items or of what the tokens mean.
 """
@@ -35,14 +36,27 @@ class _Beams:
     ids: np.ndarray  # int64 [b, n]
     scores: np.ndarray  # float64 [b]
     places: np.ndarray  # int64 [b, n]: where each token stands in the tree, NOWHERE = not forwarded
+    owner: np.ndarray  # int64 [b]: which of the searches each belongs to
+
+    @classmethod
+    def begin(cls, lead: list[int], searches: int = 1) -> _Beams:
+        """One beam a search, which has taken the lead."""
+        ids = np.repeat(np.array([lead], dtype=np.int64), searches, axis=0)
+        return cls(ids, np.zeros(searches), np.full(ids.shape, NOWHERE), np.arange(searches))
 
     def take(self, rows: np.ndarray, tokens: np.ndarray, scores: np.ndarray) -> _Beams:
         """One more token, not forwarded yet, after each of `rows`."""
         nowhere = np.full((len(rows), 1), NOWHERE)
-        return _Beams(np.hstack([self.ids[rows], tokens[:, None]]), scores, np.hstack([self.places[rows], nowhere]))
+        ids, places = np.hstack([self.ids[rows], tokens[:, None]]), np.hstack([self.places[rows], nowhere])
+        return _Beams(ids, scores, places, self.owner[rows])
 
     def part(self, rows: np.ndarray | slice) -> _Beams:
-        return _Beams(self.ids[rows], self.scores[rows], self.places[rows])
+        return _Beams(self.ids[rows], self.scores[rows], self.places[rows], self.owner[rows])
+
+    @classmethod
+    def join(cls, parts: Sequence[_Beams]) -> _Beams:
+        names = ("ids", "scores", "places", "owner")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def beam_search(cache: PrefixCache, prompt: Sequence[int], processor: Any, *, length: int, beams: int) -> Hypotheses:
@@ -53,8 +67,7 @@ def beam_search(cache: PrefixCache, prompt: Sequence[int], processor: Any, *, le
     """
     lead = _lead(processor, length)
     root = cache.extend([*prompt, *lead])
-    ids = np.array([lead], dtype=np.int64)
-    live = _Beams(ids, np.zeros(1), np.full(ids.shape, NOWHERE))
+    live = _Beams.begin(lead)
     while live.ids.shape[1] < length:
         live = _cut(_step(cache, live, processor, len(lead), root), beams)
     keep = live.part(_order(live))
@@ -64,13 +77,30 @@ def beam_search(cache: PrefixCache, prompt: Sequence[int], processor: Any, *, le
     return Hypotheses(keep.ids, keep.scores)
 
 
+def beam_search_along(
+    cache: PrefixCache, roots: torch.Tensor, bases: np.ndarray, processor: Any, *, length: int, beams: Sequence[int]
+) -> list[Hypotheses]:
+    """`beam_search` at several places of the sequence that `cache` holds, `beams[n]` wide at place n.
+
+    `roots` [n, width] are the hidden states behind the output's forced lead, `bases` int64 [n] how many of the ids
+    stand before what follows it. The ids stay in the cache, the trees do not.
+    """
+    lead = _lead(processor, length)
+    live = _Beams.begin(lead, len(bases))
+    while live.ids.shape[1] < length:
+        grown = _step(cache, live, processor, len(lead), roots, bases)
+        live = _Beams.join([_cut(grown.part(grown.owner == n), wide) for n, wide in enumerate(beams)])
+    cache.cut(0)
+    every = [live.part(live.owner == n) for n in range(len(bases))]
+    return [Hypotheses(one.ids[order], one.scores[order]) for one in every for order in [_order(one)]]
+
+
 def exhaustive_search(
     cache: PrefixCache, prompt: Sequence[int], processor: Any, *, length: int, chunk: int
 ) -> Hypotheses:
     """Every output that the grammar allows, depth first, `chunk` prefixes at a time, so memory stays flat."""
     lead = _lead(processor, length)
     root = cache.extend([*prompt, *lead])
-    ids = np.array([lead], dtype=np.int64)
     done: list[_Beams] = []
 
     def descend(live: _Beams) -> None:
@@ -82,8 +112,8 @@ def exhaustive_search(
             descend(_step(cache, live.part(slice(start, start + chunk)), processor, len(lead), root))
             cache.cut(mark)
 
-    descend(_Beams(ids, np.zeros(1), np.full(ids.shape, NOWHERE)))
-    every = _Beams(*(np.concatenate([getattr(part, name) for part in done]) for name in ("ids", "scores", "places")))
+    descend(_Beams.begin(lead))
+    every = _Beams.join(done)
     order = _order(every)
     return Hypotheses(every.ids[order], every.scores[order])
 
@@ -102,14 +132,16 @@ def _order(live: _Beams) -> np.ndarray:
     return np.lexsort((*live.ids.T[::-1], -live.scores))
 
 
-def _step(cache: PrefixCache, live: _Beams, processor: Any, lead: int, root: torch.Tensor) -> _Beams:
+def _step(
+    cache: PrefixCache, live: _Beams, processor: Any, lead: int, roots: torch.Tensor, bases: np.ndarray | None = None
+) -> _Beams:
     """Every legal continuation by one token, beams' ids in order."""
     count = len(live.ids)
     forced = processor.forced(live.ids) if hasattr(processor, "forced") else np.full(count, NOWHERE)
     certain, asking = np.flatnonzero(forced >= 0), np.flatnonzero(forced < 0)
     rows, tokens, scores = [certain], [forced[certain]], [live.scores[certain]]
     if len(asking):
-        hidden = _hidden(cache, live, asking, lead, root)
+        hidden = _hidden(cache, live, asking, lead, roots, bases)
         ids = torch.from_numpy(live.ids[asking])
         columns = processor.columns(live.ids[asking]) if hasattr(processor, "columns") else np.arange(cache.rows)
         step = processor(ids, cache.logits(hidden, columns)).double().cpu().numpy()
@@ -120,16 +152,19 @@ def _step(cache: PrefixCache, live: _Beams, processor: Any, lead: int, root: tor
     return live.take(np.concatenate(rows), np.concatenate(tokens), np.concatenate(scores))
 
 
-def _hidden(cache: PrefixCache, live: _Beams, asking: np.ndarray, lead: int, root: torch.Tensor) -> torch.Tensor:
+def _hidden(
+    cache: PrefixCache, live: _Beams, asking: np.ndarray, lead: int, roots: torch.Tensor, bases: np.ndarray | None
+) -> torch.Tensor:
     """Hidden states [b, width] of the last tokens of the beams `asking`; forwards what of them is not forwarded."""
     depth = live.ids.shape[1] - lead
     if depth == 0:
-        return root.expand(len(asking), -1)
+        return roots[torch.from_numpy(live.owner[asking]).to(roots.device)]
     ids, places = live.ids[asking, lead:], live.places[asking, lead:]
     beam, level = np.nonzero(places == NOWHERE)  # the beams' own tails: no two of them share a node
     places[beam, level] = cache.branched + np.arange(len(beam))
     above = np.where(np.arange(depth) < level[:, None], places[beam], NOWHERE)
-    hidden = cache.branch(ids[beam, level], level, above)
+    after = None if bases is None else bases[live.owner[asking]][beam]
+    hidden = cache.branch(ids[beam, level], level, above, after)
     live.places[asking, lead:] = places
     return hidden[torch.from_numpy(np.flatnonzero(level == depth - 1)).to(hidden.device)]
 

@@ -1,0 +1,94 @@
+"""An evaluation on disk: report.json, cases.jsonl with every row's ranks, page.html; and two runs held together.
+
+Equal runs give equal bytes. Knows nothing of how scores come about.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gcrs.toolkit.errors import DataError
+from gcrs.toolkit.eval.metrics import Resampling
+from gcrs.toolkit.eval.significance import paired
+from gcrs.toolkit.eval.table import COMPARED, values_of
+from gcrs.toolkit.files import atomic_write, read_json
+
+REPORT, CASES, PAGE = "report.json", "cases.jsonl", "page.html"
+AGAIN = "Make it with: gcrs eval … --report DIR"
+
+
+def write_report(directory: Path, report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], page: str) -> None:
+    """Write the three files into a directory, each whole or not at all; other files there stay."""
+    with atomic_write(directory / CASES) as handle:
+        for line in lines:
+            handle.write(json.dumps(line, ensure_ascii=False) + "\n")
+    with atomic_write(directory / PAGE) as handle:
+        handle.write(page)
+    with atomic_write(directory / REPORT) as handle:
+        handle.write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+
+
+def check_comparable(run: Path) -> dict[str, Any]:
+    """Another run's report, for a sentence before anything slow when it is none; `run` is its directory or JSON."""
+    place = run / REPORT if run.is_dir() else run
+    found = read_json(place)
+    if not isinstance(found, dict) or not {"cases", "seed", "rows"} <= {*found, *(found.get("settings") or {})}:
+        raise DataError(f"{place} is no report of an evaluation.", hint=AGAIN)
+    if not (place.parent / CASES).is_file():
+        raise DataError(f"{place} has no {CASES} beside it, which holds the ranks of its cases.", hint=AGAIN)
+    return found
+
+
+def check_same_cases(mine: str, other: Mapping[str, Any], run: Path) -> None:
+    """Raise DataError unless another run's report is over exactly these cases and candidates."""
+    if other["cases"] != mine:
+        raise DataError(
+            f"{run} scored other cases ({other['cases'][:12]}…, {other['dialogues']:,} dialogues) than this run "
+            f"({mine[:12]}…).",
+            hint="Compare runs over the same dialogues, --limit and catalogue.",
+        )
+
+
+def compare(report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], run: Path, *, seed: int) -> dict[str, Any]:
+    """This run less another one on the same cases, for every row that both have, under every protocol.
+
+    `model (free)` is the model's row in free mode. DataError when the other run's cases cannot be read or are not the
+    same.
+    """
+    other = check_comparable(run)
+    check_same_cases(report["cases"], other, run)
+    place = (run if run.is_dir() else run.parent) / CASES
+    try:
+        theirs = [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines()]
+        if [_key(line) for line in theirs] != [_key(line) for line in lines]:
+            raise ValueError("other cases")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{place} does not hold the ranks of the report beside it.", hint=AGAIN) from error
+    out: dict[str, Any] = {"bundle": other["bundle"], "settings": other["settings"], "protocols": {}}
+    for protocol in report["protocols"]:
+        held = [(a, b) for a, b in zip(lines, theirs, strict=True) if protocol in a["ranks"] and protocol in b["ranks"]]
+        rows = []
+        for name in held[0][0]["ranks"][protocol] if held else ():
+            both = [
+                (a["ranks"][protocol][name], b["ranks"][protocol].get(name), a["dialogue"])
+                for a, b in held
+                if a["ranks"][protocol][name] is not None and b["ranks"][protocol].get(name) is not None
+            ]
+            if not both:
+                continue
+            drawn = Resampling([group for _, _, group in both], seed=seed)
+            row: dict[str, Any] = {"name": name, "n": len(both)}
+            for metric in COMPARED:
+                mine, own = values_of(metric, [a for a, _, _ in both]), values_of(metric, [b for _, b, _ in both])
+                found = paired(mine, own, drawn, seed=seed).to_json()
+                row[metric] = {"this": float(mine.mean()), "other": float(own.mean()), "difference": found}
+            rows.append(row)
+        out["protocols"][protocol] = rows
+    return out
+
+
+def _key(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    return line["dialogue"], line["turn"], line["gold"]

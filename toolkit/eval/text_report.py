@@ -1,0 +1,173 @@
+"""An evaluation's report as lines of text for a terminal: every figure with its protocol, n and interval.
+
+Knows nothing of how scores come about, nor of where the lines go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+SHOWN = ("recall@1", "recall@5", "recall@10", "recall@50", "ndcg@10", "mrr@10")
+SHORT = {"recall": "R", "ndcg": "N", "mrr": "M"}
+WIDE = 21
+
+
+def lines_of(report: Mapping[str, Any]) -> Iterator[str]:
+    """The report, section by section; percent unless it says otherwise."""
+    yield from _head(report)
+    yield ""
+    yield from _table(report["rows"], report)
+    for name, lines in (
+        ("intent", _intent),
+        ("target", _target),
+        ("likelihood", _likelihood),
+        ("written", _written),
+        ("spread", _spread),
+        ("promises", _promises),
+    ):
+        if report.get(name):
+            yield from lines(report[name])
+    if report.get("compare"):
+        yield from _compare(report["compare"])
+
+
+def percent(found: Mapping[str, Any]) -> str:
+    """A value with its interval, in percent; a dash where there are no cases."""
+    if found["value"] is None:
+        return "-"
+    return f"{100 * found['value']:.2f} [{100 * found['lo']:.2f}, {100 * found['hi']:.2f}]"
+
+
+def short(metric: str) -> str:
+    """`R@10` for `recall@10`."""
+    name, _, k = metric.partition("@")
+    return f"{SHORT[name]}@{k}"
+
+
+def _head(report: Mapping[str, Any]) -> Iterator[str]:
+    protocol, mode = report["protocol"], report["mode"]
+    yield f"bundle {report['bundle'][:12]} on {next(iter(report['data']))}: {report['dialogues']:,} dialogues"
+    yield f"protocol {protocol}: {report['protocols'][protocol]['what']}; {report['unit']}; {report['turns']}"
+    yield f"mode {mode}: {report['modes'][mode]}"
+    yield f"candidates: {report['candidates']:,} items ({report['items']}); {report['replies']:,} replies with items"
+    unknown = report["unknown_gold"]
+    if unknown["cases"]:
+        how = "left out" if unknown["left_out"] else "counted as misses"
+        named = ", ".join(unknown["items"][:5]) + (", …" if len(unknown["items"]) > 5 else "")
+        yield f"gold items outside the catalogue: {unknown['cases']:,} cases, {how} ({named})"
+    yield f"n = {report['n']:,} cases; percent with the 95 % interval of a bootstrap over dialogues"
+
+
+def _table(rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Iterator[str]:
+    width = max(12, *(len(row["name"]) + 2 for row in rows))
+    yield " " * width + "".join(f"{short(metric):>{WIDE}}" for metric in SHOWN)
+    for row in rows:
+        cells = (percent(row[metric]) if metric in row else "-" for metric in SHOWN)
+        few = "" if row["n"] == report["n"] else f"   (n = {row['n']:,})"
+        yield f"{row['name']:<{width}}" + "".join(f"{cell:>{WIDE}}" for cell in cells) + few
+    for row in rows:
+        if gap := row.get("difference", {}).get("recall@10"):
+            n = "" if row["n"] == report["n"] else f", n = {row['n']:,}"
+            yield f"{row['name']} less {row['against']}, R@10: {difference(gap)}{n}"
+
+
+def difference(found: Mapping[str, float]) -> str:
+    """A difference in points with its interval and p."""
+    return f"{100 * found['value']:+.2f} [{100 * found['lo']:+.2f}, {100 * found['hi']:+.2f}], p = {found['p']:.4f}"
+
+
+def _intent(found: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield f"intent, free (n = {found['n']:,} assistant turns, {found['gold_recommend']:,} of which recommend)"
+    for name in ("accuracy", "precision", "recall"):
+        of = "" if name == "accuracy" else " of recommend"
+        yield f"  {name}{of}: {percent(found[name])} (n = {found[name]['n']:,})"
+
+
+def _target(found: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield f"target step, repeats counted (n = {found['n']:,} replies)"
+    yield f"  precision (the best item is one of the reply's): {percent(found['precision'])}"
+    places = ", ".join(f"{level} {count:,}" for level, count in found["leaves_gold_at"].items())
+    yield f"  level at which it leaves the gold ID: {places}"
+    yield f"  calibration error of its probability: {100 * found['calibration']['error']:.2f}"
+
+
+def _likelihood(found: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield f"gold replies (n = {found['n']:,}; not percent)"
+    for name in ("words", "spans", "all"):
+        one = found[name]
+        if one["perplexity"] is not None:
+            yield f"  perplexity {one['perplexity']:.2f} on {one['tokens']:,} tokens: {one['on']}"
+    if found["words"]["bits_per_byte"] is not None:
+        yield f"  bits per byte {found['words']['bits_per_byte']:.3f} on the words' {found['words']['bytes']:,} bytes"
+
+
+def _written(found: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield f"written replies (n = {found['n']:,}: {found['sample']}; {found['mode']})"
+    for name, what in (
+        ("names_its_target", "name their predicted target"),
+        ("target_precision", "predicted target is one of the gold reply's"),
+        ("lands_when_target_right", "name a gold item where the target is right"),
+        ("lands_when_target_wrong", "name a gold item where the target is wrong"),
+    ):
+        yield f"  {what}: {percent(found[name])} (n = {found[name]['n']:,})"
+    yield (
+        f"  of {found['recommend']:,} that recommend: {found['recommends_another_item']} recommend an item that is "
+        f"neither target nor the dialogue's; {found['names_another_of_the_dialogue']} name one of the dialogue's"
+    )
+    yield f"  titles withheld {found['titles_withheld']}, leaked {found['titles_leaked']}"
+    yield (
+        f"  not empty {found['non_empty']:,}, equal to another {found['repeat_another']:,} (but for items "
+        f"{found['repeat_another_but_for_items']:,}), {found['mean_tokens']:.1f} tokens each"
+    )
+    yield f"  SacreBLEU {found['bleu']['value']:.2f}, lower case, a span one token ({found['bleu']['signature']})"
+    for way, per in (("distinct_per_ngram", "n-gram"), ("distinct_per_reply", "reply")):
+        yield f"  Distinct-1..4 per {per}: {', '.join(f'{value:.3f}' for value in found[way].values())}"
+    claims = found["claims"]
+    kinds = ", ".join(f"{kind} {one['wrong']} of {one['stated']}" for kind, one in claims["by_kind"].items())
+    wrong = f"{claims['wrong']} of {claims['stated']} ({kinds or '-'})"
+    yield f"  facts stated that the catalogue does not bear out: {wrong}"
+    if copied := found.get("copied"):
+        yield (
+            f"  longest run of tokens copied from training: {copied['longest']} (mean {copied['mean_longest']:.1f}); "
+            f"whole replies: {copied['whole_replies']:,}"
+        )
+    if seeds := found.get("seeds"):
+        one = seeds["bleu"]
+        yield f"  {seeds['n']} seeds: SacreBLEU {one['mean']:.2f} ({one['least']:.2f} to {one['most']:.2f})"
+
+
+def _promises(found: Mapping[str, int]) -> Iterator[str]:
+    yield ""
+    yield f"promises broken: {', '.join(f'{name} {count:,}' for name, count in found.items() if count) or 'none'}"
+
+
+def _spread(found: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield f"spread (n = {found['n']:,} rankings over {found['items']:,} items)"
+    for k in (1, 10, 50):
+        yield f"  coverage@{k} {100 * found[f'coverage@{k}']:.2f}, Gini@{k} {found[f'gini@{k}']:.3f}"
+    for name, what in (("popularity", "training mentions of the gold item"), ("items_named", "items named before")):
+        bands = (
+            f"{band['band']}: {100 * band['value']:.1f} (n = {band['n']:,})"
+            for band in found[f"recall@10_by_{name}"]
+            if band["n"]
+        )
+        yield f"  R@10 by {what}: {'; '.join(bands)}"
+
+
+def _compare(found: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield f"this run less that of bundle {found['bundle'][:12]}, same cases"
+    for protocol, rows in found["protocols"].items():
+        for row in rows:
+            if row["name"].startswith("model"):
+                for metric in ("recall@1", "recall@10"):
+                    yield (
+                        f"  {protocol}, {row['name']}, {short(metric)} (n = {row['n']:,}): "
+                        f"{difference(row[metric]['difference'])}"
+                    )
