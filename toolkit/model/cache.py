@@ -80,34 +80,15 @@ class PrefixCache:
             if common == len(ids) == len(now.ids) and now.last is not None:
                 return now.last
             common = min(common, len(ids) - 1)
-            hidden = self._read(ids, common)
-        return hidden[-1:].clone()
-
-    def read(self, ids: Sequence[int], start: int) -> torch.Tensor:
-        """Read `ids` like `extend` and return the hidden states of ids[start:], [n - start, width].
-
-        These are forwarded whatever is held of them.
-        """
-        ids = list(ids)
-        self._check(ids)
-        with self._whole():
-            self.cut(0)
-            common = min(self.pool.select(ids), start)
-            return self._read(ids, common)[start - common :]
-
-    def _read(self, ids: list[int], common: int) -> torch.Tensor:
-        """Hidden states of ids[common:], the first `common` of which are held."""
-        now = self.pool.now
-        self._crop(common)
-        read = []
-        for start in range(common, len(ids), EXTEND_CHUNK):
-            chunk = ids[start : start + EXTEND_CHUNK]
-            read.append(self._forward(chunk, np.arange(start, start + len(chunk)), None))
-            now.ids += chunk
-        now.last = read[-1][-1:].clone()
-        self.pool.settle()
+            self._crop(common)
+            for start in range(common, len(ids), EXTEND_CHUNK):
+                chunk = ids[start : start + EXTEND_CHUNK]
+                hidden = self._forward(chunk, np.arange(start, start + len(chunk)), None)
+                now.ids += chunk
+            now.last = hidden[-1:].clone()
+            self.pool.settle()
         self.forwarded += len(ids) - common
-        return read[0] if len(read) == 1 else torch.cat(read)
+        return now.last
 
     def read(self, ids: Sequence[int]) -> torch.Tensor:
         """Read `ids` from the first on, whatever is held, and return all their hidden states, [n, width].

@@ -243,23 +243,6 @@ class Engine:
         scores[self.tree.leaf_rows(states)] = found.scores
         return scores
 
-    def log_probabilities(self, ids: Sequence[int], at: Sequence[int]) -> np.ndarray:
-        """log P of the ids at these places (rising, above 0), each given all before it; float32 [places].
-
-        No grammar: the softmax is over all of the model's rows.
-        """
-        import torch
-
-        if not at:
-            return np.zeros(0, dtype=np.float32)
-        with self._step(self.stats.respond, None):
-            start = at[0] - 1
-            hidden = self._cache.read(ids, start)[[place - 1 - start for place in at]]
-            logits = self._cache.logits(hidden, np.arange(self._cache.rows))
-            wanted = torch.as_tensor([ids[place] for place in at], device=logits.device)
-            found = torch.log_softmax(logits, dim=-1).gather(1, wanted[:, None])[:, 0]
-        return np.asarray(found.cpu().numpy(), dtype=np.float32)
-
     def respond(
         self,
         prompt: Sequence[int],

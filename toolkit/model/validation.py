@@ -6,6 +6,7 @@ Knows nothing of training; the final evaluation is elsewhere (toolkit/eval).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from gcrs.toolkit.ids.codebook import Codebook
     from gcrs.toolkit.model.tokens import TokenSpace
 
-CONTEXT = 1024  # tokens of a prompt; the oldest go first
-METRICS = ("recall@10", "recall@1", "recall@50", "intent_accuracy", "bits_per_byte")
+CONTEXT = 1024  # tokens of a prompt; of a longer one the newest turns behind a summary
+RANKED = 50  # items a reply
 
 
 @dataclass
@@ -27,9 +28,7 @@ class Validation:
 
     ranks: list[int] = field(default_factory=list)  # of each gold item; 0: not among the first 50
     groups: list[int] = field(default_factory=list)
-    intents: list[bool] = field(
-        default_factory=list
-    )  # of each reply: whether the freely decided intent is the true one
+    intents: list[bool] = field(default_factory=list)  # of each reply: whether the intent, decided freely, is right
     intent_groups: list[int] = field(default_factory=list)
     bits: list[float] = field(default_factory=list)  # of each reply's words and its end, decisions given
     bytes: list[int] = field(default_factory=list)  # of each reply's words in UTF-8
@@ -59,45 +58,31 @@ def validate(
 
     Intent and words are scored with the decisions of the data before them.
     """
-    from gcrs.toolkit.dialogue.encode import encode, encode_prompt
     from gcrs.toolkit.eval.metrics import rank_of
+    from gcrs.toolkit.eval.one_pass import score_dialogue
     from gcrs.toolkit.model.engine import Engine
 
-    engine = Engine(model, tokens, book, cache_bytes=0)  # the replies of one dialogue follow one another
+    engine = Engine(model, tokens, book, cache_bytes=0)
     found = Validation()
-    ranked = 0
+    left = limit
     for group, dialogue in enumerate(dialogues):
-        for n, turn in enumerate(dialogue.turns):
-            if ranked >= limit:
-                break
-            if turn.role != "assistant":
-                continue
-            opened = encode_prompt(dialogue[:n], tokens, book)
-            prompt = opened[-CONTEXT:]
-            found.intents.append(engine.intent(prompt).intent == turn.decided_intent)
+        items = [n for n, turn in enumerate(dialogue.turns) if turn.role == "assistant" and turn.mentions][:left]
+        if left <= len(items):
+            dialogue = dialogue[: items[-1] + 1]
+        left -= len(items)
+        wanted = dict.fromkeys(items, min(RANKED, len(book)))
+        for one in score_dialogue(engine, dialogue, wanted, budget=CONTEXT, beams=RANKED):
+            turn = dialogue.turns[one.turn]
+            found.intents.append((one.recommend >= 0.5) == (turn.decided_intent == "recommend"))
             found.intent_groups.append(group)
-            if gold := turn.mentions:
-                ranked += 1
-                ranking = [scored.item_id for scored in engine.targets([*opened, tokens.rec][-CONTEXT:], k=50)]
-                found.ranks += [rank_of(item, ranking) for item in gold]
-                found.groups += [group] * len(gold)
-            if size := sum(len(value.encode()) for what, value in turn.segments() if what == "text"):
-                said = encode(dialogue[: n + 1], tokens, book)
-                bits = _bits(engine, said.ids.tolist(), said.kinds.tolist(), len(opened))
-                found.bits.append(bits)
-                found.bytes.append(size)
+            if one.turn in wanted:
+                found.ranks += [rank_of(item, one.ranking) for item in turn.mentions]
+                found.groups += [group] * len(turn.mentions)
+            if one.size:
+                found.bits.append(one.words.nats / math.log(2))
+                found.bytes.append(one.size)
                 found.byte_groups.append(group)
-        if ranked >= limit:
+        if left <= 0:
             break
     engine.close()
     return found
-
-
-def _bits(engine: Any, ids: list[int], kinds: list[int], start: int) -> float:
-    """Bits of the words among ids[start:], each given all before it."""
-    from gcrs.toolkit.dialogue.encode import Kind
-
-    cut = max(0, len(ids) - CONTEXT)
-    words = [n for n in range(start, len(ids)) if kinds[n] == Kind.TEXT]
-    logs = engine.log_probabilities(ids[cut:], [n - cut for n in words if n > cut])
-    return float(-logs.sum() / 0.6931471805599453)
