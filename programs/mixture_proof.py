@@ -69,6 +69,16 @@ def drawn(
     return out
 
 
+def standard_error(cases: Mapping[str, Sequence[Any]], objective: Objective, *, draws: int = 200) -> float:
+    """Of a run's score: its spread when the validation dialogues are drawn again."""
+    run = sums(cases)
+    size = len(run["recall@10"][0])
+    if not size:
+        return 0.0
+    counts = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), draws).astype(float)
+    return float(drawn([run], objective, counts, np.zeros((draws, 1), dtype=int))["objective"].std())
+
+
 def compare(
     points: Mapping[str, Sequence[Sums]], objective: Objective, *, seed: int = 0, draws: int = DRAWS
 ) -> dict[str, Any]:

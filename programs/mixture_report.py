@@ -79,7 +79,7 @@ def report(found: Found) -> dict[str, Any]:
 
 
 def _trial(trial: Any) -> dict[str, Any]:
-    kept = {name: trial.user_attrs.get(name) for name in ("point", "shares", "metrics", "tokens", "minutes")}
+    kept = {name: trial.user_attrs.get(name) for name in ("point", "shares", "metrics", "error", "tokens", "minutes")}
     earlier = trial.user_attrs.get("earlier") or []
     return {
         "number": trial.number,

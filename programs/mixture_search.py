@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gcrs.programs.mixture_proof import standard_error
 from gcrs.programs.mixture_space import Space
 from gcrs.programs.mixture_study import (
     again,
@@ -279,8 +280,9 @@ def _trial(found: Found, use: Score | None) -> None:
         if used >= 1 or not found.runs.rungs:
             return
         value = config.objective.score(validation.metrics())
-        earlier.append((round(used, 3), value))
+        earlier.append((max(rung for rung in found.runs.rungs if rung <= used), value))
         trial.set_user_attr("earlier", earlier)
+        trial.set_user_attr("error", standard_error(validation.to_json(), config.objective))
         trial.report(value, len(earlier))
         if trial.should_prune() and trial.number >= startup:  # what the surface is first made of is finished
             raise optuna.TrialPruned()
@@ -291,6 +293,8 @@ def _trial(found: Found, use: Score | None) -> None:
         with sign_of_life(trial):
             result, value = found.runs.run(space.shares(point), label=label, watch=watch, use=use)
         score = value if value is not None else config.objective.score(result.metrics)
+        if value is None:
+            trial.set_user_attr("error", standard_error(result.cases, config.objective))
         for attribute in ("metrics", "tokens", "minutes", "wall_minutes", "drawn"):
             trial.set_user_attr(attribute, getattr(result, attribute))
         if found.runs.rungs:

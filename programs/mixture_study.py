@@ -138,11 +138,12 @@ def observations(study: optuna.Study, space: Space) -> list[Observation]:
     states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     for trial in study.get_trials(deepcopy=False, states=states):
         earlier = tuple((float(share), float(value)) for share, value in trial.user_attrs.get("earlier", []))
+        error = float(trial.user_attrs.get("error", 0.0))
         point = space.of_parameters(trial.params)
         if trial.state == optuna.trial.TrialState.COMPLETE and trial.value is not None:
-            out.append(Observation(point, float(trial.value), 1.0, earlier))
+            out.append(Observation(point, float(trial.value), 1.0, earlier, error))
         elif earlier:
-            out.append(Observation(point, earlier[-1][1], earlier[-1][0]))
+            out.append(Observation(point, earlier[-1][1], earlier[-1][0], error=error))
     return out
 
 

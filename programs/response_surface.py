@@ -1,8 +1,9 @@
 """The response surface: what any mixture would score, with its uncertainty, from the proxy runs that were made.
 
 Regression over shares, as RegMix (Liu et al., 2024) does it, here a Gaussian process over the square roots of the
-shares: the first tokens of a task matter most. A run that was stopped early counts with what the others gained after
-that point, and with more noise. Knows nothing of how runs are made.
+shares: the first tokens of a task matter most. Every score carries the error of its few validation dialogues. A run
+that was stopped early counts with what the others gained after that point, and with more noise. Knows nothing of how
+runs are made.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Observation:
     value: float
     used: float = 1.0
     earlier: tuple[tuple[float, float], ...] = ()  # (share of the budget, score) before the end
+    error: float = 0.0  # standard error of the score: other validation dialogues would have given another
 
     def at(self, used: float) -> float | None:
         """The score at a share of the budget; None where it was not read."""
@@ -36,8 +38,8 @@ class Observation:
 def lifted(observations: Sequence[Observation]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(points [n, tasks], scores [n] as at the end, extra variance [n]) of all runs.
 
-    Stopped runs get the mean gain of the finished ones after the same share of the budget; without any that was read
-    there, they are left out.
+    The extra variance is that of a score's validation dialogues. Stopped runs get the mean gain of the finished ones
+    after the same share of the budget, and its variance; without any that was read there, they are left out.
     """
     finished = [one for one in observations if one.used >= 1]
     points, values, extra = [], [], []
@@ -51,7 +53,7 @@ def lifted(observations: Sequence[Observation]) -> tuple[np.ndarray, np.ndarray,
             variance = float(np.var(gains)) if len(gains) > 1 else gain**2
         points.append(one.point)
         values.append(one.value + gain)
-        extra.append(variance)
+        extra.append(variance + one.error**2)
     return np.asarray(points), np.asarray(values), np.asarray(extra)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from gcrs.cli import main
-from gcrs.programs.mixture_proof import compare, ranking_holds, sums
+from gcrs.programs.mixture_proof import compare, ranking_holds, standard_error, sums
 from gcrs.programs.mixture_search import Found, TuneConfig, open_search, search
 from gcrs.programs.mixture_space import LEAST, Space
 from gcrs.programs.mixture_study import observations, queue, revive
@@ -95,6 +95,8 @@ def test_a_stopped_run_counts_with_what_the_others_gained_after() -> None:
     stopped = Observation(np.full(3, 1 / 3), 0.1, 0.34)
     points, values, extra = lifted([*whole, stopped, Observation(np.eye(3)[2], 0.0, 0.8)])
     assert len(points) == 3 and values[-1] == pytest.approx(0.3) and extra.tolist() == pytest.approx([0, 0, 0])
+    sure, unsure = (Surface(SPACE, [replace(one, error=error) for one in made(8)]) for error in (0.0, 0.3))
+    assert unsure.predict(unsure.points)[1].mean() > 2 * sure.predict(sure.points)[1].mean()
 
 
 # ------------------------------------------------------------------------------------------- the proof
@@ -110,6 +112,7 @@ def test_a_lead_has_an_interval_over_dialogues_and_seeds() -> None:
     objective = Objective.parse("recall@10=1")
     good, bad = sums(cases([1, 3, 20, 2], [0, 1, 1, 2])), sums(cases([0, 30, 20, 11], [0, 1, 1, 2]))
     assert good["recall@10"][0].tolist() == [1, 1, 1] and good["recall@10"][1].tolist() == [1, 2, 1]
+    assert 0.1 < standard_error(cases([1, 30, 20, 2], [0, 1, 1, 2]), objective) < 0.4
     told = compare({"best": [good, good], "paper": [bad]}, objective, draws=400)
     assert told["points"]["best"]["recall@10"]["value"] == 0.75 and told["n"] == {"dialogues": 3, "cases": 4}
     assert told["points"]["best"]["bits_per_byte"]["value"] == pytest.approx(28 / 12, abs=1e-4)
@@ -286,15 +289,13 @@ def fake_runs(found: Found, score: Callable[[dict[str, float]], float]) -> list[
         asked.append(shares)
 
         class Told(Validation):
-            def __init__(self, value: float) -> None:
-                self.value = value
-
             def metrics(self) -> dict[str, float]:
-                return {"recall@1": self.value}
+                return {"recall@1": score(shares) / 2}
 
         for rung in found.runs.rungs:
-            watch(Told(score(shares) / 2), rung)
-        return Result({"recall@1": score(shares)}, {}, 600, 0.1, 0.1, {}), None
+            watch(Told(), rung)
+        nothing = Validation().to_json()
+        return Result({"recall@1": score(shares)}, nothing, 600, 0.1, 0.1, {}), None
 
     found.runs.run = run  # type: ignore[method-assign]
     return asked
