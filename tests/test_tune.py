@@ -174,7 +174,7 @@ def config(parts: dict[str, Any], study: str, **changes: Any) -> TuneConfig:
 @pytest.fixture(scope="module")
 def searched(parts: dict[str, Any]) -> dict[str, Any]:
     """A search from a warm start of its own, with the mixture, the report and the plot."""
-    more = ["--trials", "5", "--start-tokens", "300", "--final-tokens", "900", "--final", str(parts["root"] / "final")]
+    more = ["--trials", "4", "--start-tokens", "300", "--final-tokens", "900", "--final", str(parts["root"] / "final")]
     assert main(flags(parts, "mixture.yaml", *more)) == 0
     return json.loads((parts["root"] / "mixture.json").read_text())  # type: ignore[no-any-return]
 
@@ -183,7 +183,7 @@ def test_a_search_ends_with_a_mixture_a_report_and_a_plot(parts: dict[str, Any],
     root = parts["root"]
     mixture = Mixture.load(root / "mixture.yaml")
     assert set(mixture.shares) <= set(TASKS) and mixture.tokens == 900 and "gcrs tune: recall@1=1" in mixture.note
-    assert (root / "mixture.png").read_bytes().startswith(b"\x89PNG") and len(searched["trials"]) == 5
+    assert (root / "mixture.png").read_bytes().startswith(b"\x89PNG") and len(searched["trials"]) == 4
     page = (root / "mixture.html").read_text()
     assert "data:image/png;base64," in page and "http" not in page and "own-mentions" in page
     points = [one["point"] for one in searched["trials"][:2]]
@@ -202,7 +202,7 @@ def test_a_search_ends_with_a_mixture_a_report_and_a_plot(parts: dict[str, Any],
 def test_the_same_command_goes_on_and_another_study_is_refused(
     parts: dict[str, Any], searched: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ["--trials", "5", "--start-tokens", "300"]
+    more = ["--trials", "4", "--start-tokens", "300"]
     assert main(flags(parts, "mixture.yaml", *more, "--final-tokens", "900", "--json")) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["session"]["trials"] == 0 and again["best"] == searched["best"] and again["ended"] == "trials"
