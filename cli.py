@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gcrs.programs.loading import Talker
+    from gcrs.programs.mixture_search import TuneConfig
     from gcrs.toolkit.catalog.feeds import FeedReport
     from gcrs.toolkit.catalog.item import Catalog, Item
     from gcrs.toolkit.dialogue.turns import Dialogue
@@ -79,6 +80,15 @@ ConfigFlag = Annotated[
 MethodFlag = Annotated[Literal["lora", "full"] | None, typer.Option(help="Adapters, or all linear layers.")]
 StepsFlag = Annotated[int | None, typer.Option(metavar="N", help="Budget in steps: equal bytes for equal runs.")]
 MinutesFlag = Annotated[float | None, typer.Option(metavar="M", help="Budget in minutes.")]
+MixtureFlag = Annotated[
+    Path | None, typer.Option("--mixture", metavar="YAML", help="Shares of the tokens by task (docs/mixture.md).")
+]
+RatingsFlag = Annotated[
+    list[Path] | None, typer.Option("--ratings", metavar="FILE", help="CSV of user,item,rating; repeatable.")
+]
+TalkFlag = Annotated[
+    list[Path] | None, typer.Option("--chat", metavar="FILE", help="Talk without items, as dialogues; repeatable.")
+]
 SettingsFlag = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting; repeatable.")
 ]
@@ -609,15 +619,15 @@ def _settings(config: str | None, assignments: list[str] | None, flags: Mapping[
     from gcrs.toolkit.settings import parse_assignments
 
     values: dict[str, Any] = {}
+    budgets = {"steps", "max_minutes", "tokens"}
     if config:
         from gcrs.toolkit.model.recipes import read_recipe
 
         values = read_recipe(config)
     flagged = {name: value for name, value in flags.items() if value is not None}
     for given in (parse_assignments(assignments or []), flagged):
-        for one, other in (("steps", "max_minutes"), ("max_minutes", "steps")):
-            if one in given and other not in given:
-                values.pop(other, None)
+        if budgets.intersection(given):
+            values = {name: value for name, value in values.items() if name not in budgets}
         values |= given
     return values
 
@@ -635,6 +645,9 @@ def finetune(
     noun: Annotated[str | None, typer.Option(metavar="WORDS", help="What one item is called: 'board game'.")] = None,
     base: Annotated[str | None, typer.Option(metavar="MODEL", help="Pinned name, directory, GGUF or hub id.")] = None,
     config: ConfigFlag = None,
+    mixture: MixtureFlag = None,
+    ratings: RatingsFlag = None,
+    chat: TalkFlag = None,
     method: MethodFlag = None,
     steps: StepsFlag = None,
     max_minutes: MinutesFlag = None,
@@ -651,7 +664,7 @@ def finetune(
     flags = {
         "catalog": catalog, "dialogues": dialogues or None, "valid": valid, "out": out, "base": base, "method": method,
         "steps": steps, "max_minutes": max_minutes, "device": device, "seed": seed,
-        "warm_start": warm_start, "noun": noun,
+        "warm_start": warm_start, "noun": noun, "mixture": mixture, "ratings": ratings or None, "chat": chat or None,
     }  # fmt: skip
     values = _settings(config, settings, flags)
     for name in ("catalog", "out"):
@@ -669,6 +682,162 @@ def finetune(
             print(line)
     if not report["finished"]:
         raise Interrupted(f"Stopped at step {report['steps']}: {report['resume']}.")
+
+
+@app.command()
+def tune(
+    catalog: Annotated[Path, typer.Option(metavar="DIR", help="Directory of `gcrs catalog build`, or a bundle.")],
+    dialogues: Annotated[list[Path], typer.Option(metavar="FILE", help="Training dialogues; repeatable.")],
+    valid: Annotated[Path, typer.Option(metavar="FILE", help="Dialogues that judge the proxy runs.")],
+    out: Annotated[Path, typer.Option("--out", metavar="YAML", help="Mixture file to write; reports go beside it.")],
+    trials: Annotated[int, typer.Option(metavar="N", min=1, help="Proxy runs in all, over all sessions.")] = 12,
+    max_minutes: Annotated[float | None, typer.Option(metavar="M", help="Minutes of this session's search.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="Tasks to share the tokens out to (docs/mixture.md).")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(metavar="M=W,…", help="What counts, such as 'recall@10=1,bits_per_byte=-0.1'.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of a proxy run.")] = 20_000,
+    start_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Tokens of the shared warm start; twice a proxy run's.")
+    ] = None,
+    warm_start: Annotated[
+        str | None, typer.Option("--from", metavar="BUNDLE", help="Start all runs from this instead of a warm start.")
+    ] = None,
+    study: Annotated[Path | None, typer.Option(metavar="DIR", help="What survives a kill; default OUT.study.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Optuna's storage, for runs side by side; default SQLite.")
+    ] = None,
+    sampler: Annotated[
+        Literal["surface", "tpe", "random"], typer.Option(help="What proposes the next shares.")
+    ] = "surface",
+    halving: Annotated[bool, typer.Option(help="Stop the worse half of the later runs after a third.")] = True,
+    max_repeats: Annotated[float, typer.Option(metavar="N", help="How often an example may be seen.")] = 4.0,
+    final: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also fine-tune at the chosen shares: the bundle to write.")
+    ] = None,
+    final_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Tokens of that run, and `tokens` of the mixture file.")
+    ] = None,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="No search: compare OUT with the paper's point and uniform shares.")
+    ] = False,
+    prove_tokens: Annotated[int | None, typer.Option(metavar="N", min=1, help="Tokens of a run of the proof.")] = None,
+    prove_replies: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Replies ranked after it; default: eval_limit.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Seeds of the proof.")] = 3,
+    ranked: Annotated[int, typer.Option(metavar="N", min=0, help="Trials run again at the proof's tokens.")] = 3,
+    ratings: RatingsFlag = None,
+    chat: TalkFlag = None,
+    noun: Annotated[str | None, typer.Option(metavar="WORDS", help="What one item is called: 'board game'.")] = None,
+    base: Annotated[str | None, typer.Option(metavar="MODEL", help="Pinned name, directory, GGUF or hub id.")] = None,
+    config: ConfigFlag = None,
+    device: Annotated[str | None, typer.Option(metavar="cpu|cuda", help="Where to train.")] = None,
+    seed: SeedFlag = 0,
+    settings: SettingsFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Search the shares of the training data with short runs."""
+    from gcrs.programs.objective import DEFAULT, Objective
+
+    wanted = Objective.parse(objective or DEFAULT)
+    flags = {
+        "catalog": catalog, "dialogues": dialogues, "valid": valid, "out": final or out.with_suffix(".bundle"),
+        "base": base, "device": device, "noun": noun, "ratings": ratings or None, "chat": chat or None, "seed": seed,
+    }  # fmt: skip
+    values = _settings(config, settings, flags)
+    for name in ("steps", "max_minutes", "tokens", "warm_start"):
+        values.pop(name, None)  # a recipe's: the runs of a search have their own
+    if values.pop("mixture", None) is not None:
+        raise UsageError("A search makes a mixture and takes none.", hint="Leave `mixture` out of the settings.")
+    from gcrs.programs.mixture_search import TuneConfig
+    from gcrs.toolkit.model.finetune_config import FinetuneConfig
+
+    named = tuple(name.strip() for name in tasks.split(",") if name.strip()) if tasks else ()
+    chosen = TuneConfig(
+        FinetuneConfig.from_mapping(values), trials, study or out.with_suffix(".study"), max_minutes, wanted, named,
+        tokens, start_tokens, warm_start, storage, sampler, halving, max_repeats, seed,
+    )  # fmt: skip
+    with _progress() as progress:
+        if prove:
+            size = {"tokens": prove_tokens or final_tokens or 4 * tokens, "replies": prove_replies}
+            report = _prove_mixture(chosen, out, size | {"seeds": seeds, "ranked": ranked}, progress)
+        else:
+            report = _tune(chosen, out, final, final_tokens, progress)
+    if as_json:
+        _print_json(report)
+        return
+    for line in _proof_lines(report) if prove else _tune_lines(report):
+        print(line)
+
+
+def _tune(
+    config: TuneConfig, out: Path, final: Path | None, final_tokens: int | None, progress: Progress
+) -> dict[str, Any]:
+    from gcrs.programs.mixture_final import final_bundle
+    from gcrs.programs.mixture_report import write_report
+    from gcrs.programs.mixture_search import search
+
+    found = search(config, progress=progress)
+    report = write_report(found, out, final_tokens)
+    if final is not None:
+        final_bundle(found, out, final_tokens or 4 * config.tokens, final, progress)
+        report["final"] = str(final)
+    return report
+
+
+def _prove_mixture(config: TuneConfig, out: Path, size: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    from gcrs.programs.mixture_proof import prove_mixture
+    from gcrs.programs.mixture_search import open_search
+    from gcrs.toolkit.dialogue.mixture import Mixture
+
+    mixture = Mixture.load(out)
+    found = open_search(config, progress=progress)
+    place = out.with_suffix(".proof.json")
+    report = prove_mixture(found, mixture, out=place, **size)
+    return report | {"out": str(place)}
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
+
+
+def _interval(value: Mapping[str, float]) -> str:
+    return f"{value['value']:.4f} [{value['lo']:.4f}, {value['hi']:.4f}]"
+
+
+def _tune_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    states = [one["state"] for one in report["trials"]]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    yield f"trials: {counts}; ended by: {report['ended']}"
+    yield f"objective: {report['objective']}"
+    yield f"chosen by {report['best']['chosen_by']}: {_shares(report['best']['shares'])}"
+    if surface := report["surface"]:
+        for name, value in {"chosen": report["best"]["predicted"], **surface["predicted"]}.items():
+            yield f"  {name}: predicted {_interval(value)}"
+        left = surface["left_one_out"]
+        yield f"  the surface's rank correlation, left one out: {left['rank_correlation']:.2f} (n = {left['n']})"
+    yield f"written: {', '.join(report['files'].values())}"
+    if report.get("final"):
+        yield f"bundle: {report['final']}"
+    yield f"use it: gcrs finetune --mixture {report['files']['out']} …"
+
+
+def _proof_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    n = report["n"]
+    yield f"{report['tokens']:,} tokens a run; {n['cases']} cases of {n['dialogues']} dialogues; 95 % intervals"
+    for name, point in report["points"].items():
+        seeds = f"{point['seeds']} seed{'s' if point['seeds'] > 1 else ''}"
+        yield f"{name} ({seeds}): recall@10 {_interval(point['recall@10'])}, objective {_interval(point['objective'])}"
+    for name, lead in report["lead"].items():
+        yield f"best - {name}: recall@10 {_interval(lead['recall@10'])}, objective {_interval(lead['objective'])}"
+    ranking = report["ranking"]
+    if ranking["rank_correlation"] is not None:
+        held = f"{ranking['rank_correlation']:.2f} [{ranking['lo']:.2f}, {ranking['hi']:.2f}]"
+        yield f"proxies' ranking against this one: {held} (n = {ranking['n']} mixtures)"
+    yield f"written: {report['out']}"
 
 
 @app.command("export")

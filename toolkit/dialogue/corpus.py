@@ -95,6 +95,36 @@ def _clip(encoded: Encoded, max_length: int) -> tuple[np.ndarray, np.ndarray] | 
     return (encoded.ids[: fitting[-1]], encoded.kinds[: fitting[-1]]) if fitting else None
 
 
+def sequences(
+    dialogue: Dialogue, tokens: TokenSpace, book: Codebook, *, layout: Layout, max_length: int, counts: dict[str, int]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(ids, kinds) of what one dialogue teaches, see `build_corpus`; adds to the counts `cut` and `dropped`."""
+    out: list[tuple[np.ndarray, np.ndarray]] = []
+    if layout == "instance":
+        for instance in _instances(dialogue):
+            encoded = encode(instance, tokens, book)
+            while len(encoded.ids) > max_length and len(instance) > 1:
+                instance = instance[1:]
+                encoded = encode(instance, tokens, book)
+            if len(encoded.ids) > max_length:
+                counts["dropped"] += 1
+                continue
+            kinds = encoded.kinds.copy()
+            kinds[: encoded.turn_ends[-2] if len(instance) > 1 else 0] = Kind.CONTEXT
+            out.append((encoded.ids, kinds))
+        return out
+    encoded = encode(item_excerpt(dialogue) if layout == "items" else dialogue, tokens, book)
+    clipped = _clip(encoded, max_length)
+    if clipped is None or not (clipped[1] != Kind.CONTEXT).any():
+        counts["dropped"] += 1
+        return out
+    counts["cut"] += len(clipped[0]) < len(encoded.ids)
+    ids, kinds = clipped
+    if layout == "items":
+        kinds = np.where(kinds == Kind.TEXT, Kind.CONTEXT, kinds).astype(np.uint8)
+    return [(ids, kinds)]
+
+
 def build_corpus(
     dialogues: Iterable[Dialogue],
     tokens: TokenSpace,
@@ -113,29 +143,7 @@ def build_corpus(
     counts = {"dialogues": 0, "sequences": 0, "tokens": 0, "cut": 0, "dropped": 0}
     for dialogue in dialogues:
         counts["dialogues"] += 1
-        if layout == "instance":
-            for instance in _instances(dialogue):
-                encoded = encode(instance, tokens, book)
-                while len(encoded.ids) > max_length and len(instance) > 1:
-                    instance = instance[1:]
-                    encoded = encode(instance, tokens, book)
-                if len(encoded.ids) > max_length:
-                    counts["dropped"] += 1
-                    continue
-                kinds = encoded.kinds.copy()
-                kinds[: encoded.turn_ends[-2] if len(instance) > 1 else 0] = Kind.CONTEXT
-                out.append((encoded.ids, kinds))
-            continue
-        encoded = encode(item_excerpt(dialogue) if layout == "items" else dialogue, tokens, book)
-        clipped = _clip(encoded, max_length)
-        if clipped is None or not (clipped[1] != Kind.CONTEXT).any():
-            counts["dropped"] += 1
-            continue
-        counts["cut"] += len(clipped[0]) < len(encoded.ids)
-        ids, kinds = clipped
-        if layout == "items":
-            kinds = np.where(kinds == Kind.TEXT, Kind.CONTEXT, kinds).astype(np.uint8)
-        out.append((ids, kinds))
+        out.extend(sequences(dialogue, tokens, book, layout=layout, max_length=max_length, counts=counts))
     if not out:
         raise DataError("No dialogue has anything to learn from.", hint="Assistant turns with text are needed.")
     corpus = Corpus.of(out)

@@ -1,7 +1,8 @@
 """The words of the training tasks: how people ask and how a plain answer sounds, in no domain. Our own words.
 
 Slots: {a} {b} liked items, {x} the item meant, {want} "a cooperative game for 4 players", {keys} the same as keywords,
-{one} "a board game" or "something", {good} "a good board game", {kind} "board games", {told} facts, {words} a text.
+{one} "a board game" or "something", {good} "a good board game", {kind} "board games", {told} facts, {words} a text,
+{d} an item disliked, {liked} and {disliked} lists of items.
 """
 
 from __future__ import annotations
@@ -22,6 +23,22 @@ LIKE = (
     "{a} was great. What now?",
     "we had fun with {a}. what could come after it?",
 )
+CONTRAST = (
+    "I loved {a}, but {d} was not for me. What next?",
+    "{a} yes, {d} no. What do you suggest?",
+    "Not like {d} please, more like {a}.",
+    "I could not stand {d}. {a} is what I enjoy.",
+    "{d} bored me and {a} was wonderful, any {idea}?",
+    "My taste? {a}, and certainly not {d}.",
+)
+RATED = (
+    "I liked {liked}. What else would I like?",
+    "My favourites: {liked}.",
+    "{liked}",
+    "I gave {liked} a high rating, what should I try next?",
+    "Someone who enjoys {liked} is looking for {one}.",
+)
+RATED_NOT = ("I did not like {disliked}.", "{disliked} was not for me.", "Nothing like {disliked} please.")
 PLAIN = (
     "What should I try?",
     "Can you recommend {good}?",

@@ -1,8 +1,9 @@
 """Training tasks over a catalogue: item -> ID, ID -> item, facts -> ID, mentions -> ID, transferred dialogues, chat.
 
-A task is `name`, `num_examples` and `get_example(n)`: a pure function of (catalogue, seed, n), so that a run can be
-resumed and a mixture can draw from it. The words are our own; items come from the catalogue. Knows nothing of tokens,
-weights or budgets.
+A task is `name`, `num_examples` and `get_example(n)`: a pure function of (data, seed, n), so that a run can be
+resumed and a mixture can draw from it; with how an example is laid out
+and what of it is supervised. The words are our own; items come from the catalogue. Knows nothing of tokens, weights or
+budgets.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from gcrs.toolkit.catalog.item import Catalog
+from gcrs.toolkit.dialogue.corpus import Layout
+from gcrs.toolkit.dialogue.encode import Kind
 from gcrs.toolkit.dialogue.fact_words import FactWords, Wish
 from gcrs.toolkit.dialogue.related import Related
 from gcrs.toolkit.dialogue.request_words import (
@@ -31,11 +34,23 @@ from gcrs.toolkit.dialogue.request_words import (
 from gcrs.toolkit.dialogue.skeletons import Skeleton, shipped_skeletons
 from gcrs.toolkit.dialogue.turns import Dialogue, Turn
 
+REPLY = frozenset({Kind.INTENT, Kind.TARGET, Kind.TEXT, Kind.MENTION})  # everything after `Assistant:`
+
 
 class Task(Protocol):
     """Something to learn from: example n of `num_examples` is the same whenever it is asked for."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What mixtures call it."""
+
+    @property
+    def layout(self) -> Layout:
+        """How an example becomes a sequence: whole, an instance a target, or its items alone."""
+
+    @property
+    def supervises(self) -> frozenset[Kind]:
+        """The kinds of tokens that it teaches; loss weights by kind come on top."""
 
     @property
     def num_examples(self) -> int:
@@ -116,6 +131,8 @@ class _OfItems:
     """What the tasks below share: a name, a source and a number of examples."""
 
     name = ""
+    layout: Layout = "dialogue"
+    supervises: frozenset[Kind] = REPLY
 
     def __init__(self, source: Source, num_examples: int) -> None:
         self.source = source

@@ -10,6 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from gcrs.toolkit.dialogue.corpus import Corpus
+
 
 class BatchPlan:
     """Bucketed batches of at most `batch_tokens` padded tokens (always at least one sequence).
@@ -58,6 +60,32 @@ class BatchPlan:
     def steps_per_epoch(self) -> int:
         """Batches in the first epoch (later ones differ by a few)."""
         return len(self.first_epoch)
+
+
+class PlannedFeed:
+    """The batches of a plan over a corpus: what a trainer reads where everything lies in memory."""
+
+    def __init__(self, corpus: Corpus, plan: BatchPlan) -> None:
+        self.corpus, self.plan = corpus, plan
+        self.lengths = plan.lengths
+
+    def at(self, step: int) -> tuple[int, np.ndarray]:
+        """(epoch, rows of the corpus) of step `step`."""
+        return self.plan.at(step)
+
+    def sequence(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """(ids, kinds) of a row."""
+        return self.corpus[row]
+
+    def parts(self, rows: np.ndarray, most_tokens: int | None) -> list[np.ndarray]:
+        """`rows` in runs of at most `most_tokens` padded tokens."""
+        return pieces(rows, self.lengths, most_tokens)
+
+    def state(self) -> None:
+        """Nothing: a plan is a function of the step."""
+
+    def restore(self, state: object) -> None:
+        """Nothing to do."""
 
 
 def pieces(ordered: np.ndarray, lengths: np.ndarray, most_tokens: int | None) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gcrs.toolkit.errors import UsageError
 from gcrs.toolkit.files import sha256_file, sha256_json
 from gcrs.toolkit.model.finetune_config import FinetuneConfig
 
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from gcrs.toolkit.model.adapter import AdapterShape
     from gcrs.toolkit.model.tokens import TokenSpace
     from gcrs.toolkit.model.training_data import TrainingData
+    from gcrs.toolkit.model.validation import Validation
 
 Progress = Callable[[int, int, str], None]
+Watch = Callable[["Validation", float], None]
 LEAST_STEPS, MOST_STEPS = 100, 5_000  # of a run that is given no budget
 
 
@@ -80,17 +83,24 @@ def _adapter_tensors(
 def fitted(config: FinetuneConfig, data: TrainingData) -> FinetuneConfig:
     """The config with what it leaves open decided by what there is to learn: start, batch and budget."""
     from gcrs.toolkit.model.base import DEFAULT_BASE
-    from gcrs.toolkit.model.training_data import FEW
+    from gcrs.toolkit.model.training_data import FEW, batch_size
 
     few = data.counts["dialogues read"] < FEW
-    batch = None if config.batch_sequences else config.batch_tokens or (512 if few else 2048)
+    batch = None if config.batch_sequences else batch_size(config, few)
     start = config.warm_start or ("movies" if few and config.base == DEFAULT_BASE else "none")
-    steps = config.steps
-    if steps is None and config.max_minutes is None:  # one pass over the last phase, within bounds
+    steps, budget = config.steps, config.tokens
+    given = any(one is not None for one in (steps, config.max_minutes, budget))
+    if data.mixture is not None and not given:
+        if (budget := data.mixture.tokens) is None:
+            raise UsageError(
+                f"{config.mixture} says no total of tokens, and no budget was given.",
+                hint="Write tokens: N into it, or pass --steps N or --max-minutes M.",
+            )
+    elif not given:  # one pass over the last phase, within bounds
         corpus = data.phases[-1].corpus
         epoch = corpus.ids.size // batch if batch else len(corpus) // (config.batch_sequences or 1)
         steps = min(MOST_STEPS, max(LEAST_STEPS, epoch))
-    return replace(config, batch_tokens=batch, warm_start=start, steps=steps)
+    return replace(config, batch_tokens=batch, warm_start=start, steps=steps, tokens=budget)
 
 
 def finetune(
@@ -99,8 +109,16 @@ def finetune(
     resume: bool = False,
     progress: Progress | None = None,
     warn: Callable[[str], None] | None = None,
+    watch: Watch | None = None,
+    eval_at: tuple[float, ...] = (),
+    forecast: bool = True,
+    keep_best: bool = True,
 ) -> dict[str, Any]:
     """Fine-tune and write the bundle; returns a report.
+
+    `watch` gets each validation, case by case, with the share of the budget that is used; what it raises ends the
+    run. `eval_at` are such shares at which to validate, beside the end, in place of the config's times. Without
+    `forecast` the machine is not measured first; without `keep_best` the last weights become the bundle.
 
     Checkpoints, the resolved config and the metrics log go to `OUT.run`. Raises DataError on broken inputs, UsageError
     when `OUT.run` holds a different run or the memory forecast does not fit (`memory_check`; `warn` gets the sentence
@@ -122,7 +140,7 @@ def finetune(
     from gcrs.toolkit.model.tokens import CONTROLS, TokenSpace
     from gcrs.toolkit.model.trainer import RunSettings, Trainer
     from gcrs.toolkit.model.training_data import training_data
-    from gcrs.toolkit.model.validation import validation_metrics
+    from gcrs.toolkit.model.validation import validate
     from gcrs.toolkit.model.warm_start import NONE, WarmStart, shape_of
     from gcrs.toolkit.prepared import PreparedCatalog
 
@@ -146,11 +164,13 @@ def finetune(
                          processes=world)  # fmt: skip
     if (warning := outlook.check()) and warn is not None and process.is_main_process:
         warn(warning)
-    tell(0, 0, "measuring how fast this machine is")
-    expected = outlook.expected()
+    expected: dict[str, Any] | None = None
+    if forecast:
+        tell(0, 0, "measuring how fast this machine is")
+        expected = outlook.expected()
 
     run_dir = config.out.with_name(config.out.name + ".run")
-    hashes = {str(path.name): sha256_file(path) for path in (*config.dialogues, *config.extra_items)}
+    hashes = {str(path.name): sha256_file(path) for path in data_files(config)}
     same = config.deciding() | {
         "out": "",
         "catalog": prepared.hash,
@@ -158,8 +178,10 @@ def finetune(
         "base_sha256": base.sha256,
         "warm": warm.hash if warm else None,
     }
-    free = {"dialogues", "extra_items", "valid", "device", "eval_minutes", "save_minutes", "eval_limit"}
-    free |= {"licence", "attribution"}
+    if data.mixture is not None:
+        same |= {"mixture": data.mixture.to_mapping() | {"shares": list(data.mixture.shares.items())}}
+    free = {"dialogues", "extra_items", "ratings", "chat", "valid", "device", "eval_minutes", "save_minutes"}
+    free |= {"eval_limit", "licence", "attribution"}
     if config.max_minutes is not None:  # such a run promises completion, not equal bytes
         free |= {"threads", "max_minutes"}
     fingerprint = sha256_json({key: value for key, value in same.items() if key not in free})
@@ -201,20 +223,26 @@ def finetune(
         tell(0, 0, "validating")
         trained.eval()
         with torch.inference_mode():
-            return validation_metrics(plain(), tokens, book, data.valid, config.eval_limit)
+            found = validate(plain(), tokens, book, data.valid, config.eval_limit)
+        if watch is not None:
+            watch(found, trainer.progress)
+        return found.metrics()
+
+    steps = config.steps or (config.tokens and max(1, config.tokens // batch_of(config)))
 
     settings = RunSettings(
-        schedule=Schedule(config.steps, config.max_minutes, config.warmup, config.decay),
-        batch_tokens=config.batch_tokens or 2048,
+        schedule=Schedule(config.steps, config.max_minutes, config.warmup, config.decay, config.tokens),
+        batch_tokens=batch_of(config),
         batch_sequences=config.batch_sequences,
         micro_tokens=config.micro_tokens,
         seed=config.seed,
         rec_id=tokens.rec,
         span=book.levels + 2,
         save_minutes=config.save_minutes,
-        save_steps=config.save_steps if config.steps else None,
+        save_steps=config.save_steps if steps else None,
         eval_minutes=config.eval_minutes,
-        eval_steps=max(1, config.steps // (10 if config.valid else 3)) if config.steps else None,
+        eval_steps=max(1, steps // (10 if config.valid else 3)) if steps else None,
+        eval_at=eval_at,
     )
     trainer = Trainer(trained, groups, named, data.phases, settings, run_dir / "checkpoints", device=config.device,
                       evaluate=evaluate if data.valid else None, progress=progress)  # fmt: skip
@@ -232,6 +260,11 @@ def finetune(
             "memory_gb": None if peak is None else round(peak / GB, 3),
         }
 
+    def drawn() -> dict[str, Any]:
+        """What each task of a mixture gave."""
+        streams = [phase.stream for phase in data.phases if phase.stream is not None]
+        return {"mixture": streams[0].counts()} if streams else {}
+
     def write(directory: Path, finished: bool) -> str:
         state = trainer.state
         training = {
@@ -239,7 +272,7 @@ def finetune(
             "steps": state.step, "tokens": state.tokens, "minutes": round(state.elapsed / 60, 2),
             "decay_start": state.decay_start, "validation": state.log, "best": state.best,
             "validated_on": data.valid_kind, "popularity": data.baseline, "warm_start": warm.hash if warm else None,
-            "forecast": expected, "measured": measured(),
+            "forecast": expected, "measured": measured(), **drawn(),
         }  # fmt: skip
         tensors = {
             k: v.to(torch.bfloat16) for k, v in _adapter_tensors(trained, config.method, shape, tokens, start).items()
@@ -251,17 +284,17 @@ def finetune(
     def on_step(row: dict[str, float]) -> None:
         with open(log_path, "a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
-        minutes = trainer.state.elapsed / 60
-        done = int(1000 * settings.schedule.progress(trainer.state.step, minutes))
+        done = int(1000 * trainer.progress)
         name = data.phases[trainer.state.phase].name
         tell(done, 1000, f"step {row['step']} {name} loss {row['loss']:.3f} {row['tokens_per_second']:.0f} tok/s")
 
-    finished = trainer.run(on_step, (lambda: _discard(write(best, False))) if data.valid else None)
+    keeps = bool(data.valid) and keep_best
+    finished = trainer.run(on_step, (lambda: _discard(write(best, False))) if keeps else None)
     if not process.is_main_process:
         return {"finished": finished, "main": False, "steps": trainer.state.step}
     if not finished:
         return {"finished": False, "steps": trainer.state.step, "resume": f"{run_dir} holds the checkpoint: --resume"}
-    if data.valid and (best / "gcrs.json").is_file() and trainer.state.best_step != trainer.state.step:
+    if keeps and (best / "gcrs.json").is_file() and trainer.state.best_step != trainer.state.step:
         from gcrs.toolkit.files import atomic_directory
 
         with atomic_directory(config.out) as staged:
@@ -281,6 +314,7 @@ def finetune(
         "steps": trainer.state.step,
         "best_step": trainer.state.best_step,
         "tokens": trainer.state.tokens,
+        "tokens_read": trainer.state.drawn,
         "minutes": round(trainer.state.elapsed / 60, 2),
         "session_minutes": round((time.monotonic() - began) / 60, 2),
         "forecast": expected,
@@ -289,7 +323,18 @@ def finetune(
         "popularity": data.baseline,
         "validation": trainer.state.log,
         "counts": data.counts,
+        **drawn(),
     }
+
+
+def data_files(config: FinetuneConfig) -> tuple[Path, ...]:
+    """The files that a run learns from."""
+    return (*config.dialogues, *config.extra_items, *config.ratings, *config.chat)
+
+
+def batch_of(config: FinetuneConfig) -> int:
+    """Padded tokens a step of a config whose batch is decided."""
+    return config.batch_tokens or 2048
 
 
 def _discard(_: object) -> None:

@@ -16,7 +16,7 @@ from gcrs.toolkit.typed_settings import Range, typed
 COUNT, SOME, RATE = Range(1), Range(0, least_open=True), Range(0)
 RANGES = {
     **dict.fromkeys(("rank", "alpha", "batch_tokens", "batch_sequences", "micro_tokens", "max_length"), COUNT),
-    **dict.fromkeys(("steps", "threads", "eval_limit", "save_steps"), COUNT),
+    **dict.fromkeys(("steps", "tokens", "threads", "eval_limit", "save_steps"), COUNT),
     **dict.fromkeys(("max_minutes", "eval_minutes", "save_minutes"), SOME),
     **dict.fromkeys(("lr", "id_lr", "warmup", "made", "seed"), RATE),
     **dict.fromkeys((f"{part}_weight" for part in ("intent", "target", "text", "mention", "user_item")), RATE),
@@ -75,6 +75,8 @@ class FinetuneConfig:
     """Budget in steps: reproducible to the byte. Neither budget: steps by what there is to learn."""
     max_minutes: float | None = None
     """Budget in minutes: promises completion, not equality."""
+    tokens: int | None = None
+    """Budget in tokens of the sequences read, without padding: reproducible to the byte. A mixture may bring it."""
     warmup: int = 20
     """Steps of warm-up."""
     decay: float = 0.3
@@ -83,12 +85,18 @@ class FinetuneConfig:
     """Loss weight of <REC> and <CHAT>."""
     target_weight: float = 1.0
     """Loss weight of target blocks."""
-    text_weight: float = 0.3
-    """Loss weight of the response's words."""
-    mention_weight: float = 0.2
-    """Loss weight of item spans inside the response."""
-    user_item_weight: float = 0.5
-    """Loss weight of the items that the person mentions (0: the paper's way)."""
+    text_weight: float | None = None
+    """Loss weight of the response's words; None: 0.3, with a mixture 1."""
+    mention_weight: float | None = None
+    """Loss weight of item spans inside the response; None: 0.2, with a mixture 1."""
+    user_item_weight: float | None = None
+    """Loss weight of the items that the person mentions (0: the paper's way); None: 0.5, with a mixture 1."""
+    mixture: Path | None = None
+    """YAML of shares by task (docs/mixture.md), in place of item_share and made."""
+    ratings: tuple[Path, ...] = ()
+    """CSV files of user,item,rating: what the task ratings-to-id draws from."""
+    chat: tuple[Path, ...] = ()
+    """JSON Lines files of talk without items: what the task chat draws from."""
     made: int | None = None
     """Dialogues made from the catalogue that are mixed in; None: 12 an item with fewer than 1,000 dialogues, else 0."""
     seed: int = 0
@@ -116,20 +124,33 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         typed(type(self), vars(self), RANGES)
-        if self.steps is not None and self.max_minutes is not None:
-            raise UsageError("Give the budget once.", hint="Pass either --steps N or --max-minutes M.")
+        if sum(budget is not None for budget in (self.steps, self.max_minutes, self.tokens)) > 1:
+            raise UsageError("Give the budget once.", hint="Pass --steps N, --max-minutes M or --set tokens=T.")
         if self.batch_tokens is not None and self.batch_sequences is not None:
             raise UsageError("Give the batch once.", hint="Set either batch_tokens or batch_sequences.")
-        if not self.dialogues and self.made == 0:
+        if self.mixture is None and (self.ratings or self.chat):
+            raise UsageError(
+                "Ratings and plain talk are drawn by the tasks of a mixture alone.", hint="Pass --mixture YAML."
+            )
+        if not self.dialogues and self.made == 0 and self.mixture is None:
             raise UsageError("There is nothing to learn from.", hint="Pass --dialogues FILE, or leave `made` out.")
         if self.quantize == "4bit" and self.method == "full":
             raise UsageError(
                 "4-bit weights cannot be trained themselves.", hint="Use method: lora with quantize: 4bit."
             )
 
+    def loss_weights(self) -> dict[str, float]:
+        """Loss weight by part of a sequence. A mixture says by its shares what counts: its tokens are alike."""
+        usual = {"text": 0.3, "mention": 0.2, "user_item": 0.5}
+        out = {"intent": self.intent_weight, "target": self.target_weight}
+        for part, weight in usual.items():
+            asked: float | None = getattr(self, f"{part}_weight")
+            out[part] = asked if asked is not None else weight if self.mixture is None else 1.0
+        return out
+
     def resolved(self) -> dict[str, Any]:
-        """The config as plain JSON values."""
-        plain = asdict(self)
+        """The config as plain JSON values, loss weights as they are used."""
+        plain = asdict(self) | {f"{part}_weight": weight for part, weight in self.loss_weights().items()}
         return {
             key: [str(v) for v in value]
             if isinstance(value, tuple)
@@ -147,7 +168,8 @@ class FinetuneConfig:
                 return [short(one) for one in value]
             return value.name if isinstance(value, Path) else value
 
-        plain = {name: short(value) for name, value in asdict(self).items()}
+        weights = {f"{part}_weight": weight for part, weight in self.loss_weights().items()}
+        plain = {name: short(value) for name, value in (asdict(self) | weights).items()}
         return plain | {"base": Path(self.base).name if Path(self.base).exists() else self.base}
 
     def deciding(self) -> dict[str, Any]:
@@ -155,7 +177,8 @@ class FinetuneConfig:
 
         So a run that began under an earlier gcrs can still be resumed.
         """
-        later = {"batch_sequences": None, "micro_tokens": None, "recompute": False, "memory_check": self.memory_check}
+        later: dict[str, Any] = {"batch_sequences": None, "micro_tokens": None, "recompute": False}
+        later |= {"memory_check": self.memory_check, "mixture": None, "tokens": None, "ratings": [], "chat": []}
         return {name: value for name, value in self.resolved().items() if name not in later or value != later[name]}
 
     @classmethod

@@ -147,6 +147,8 @@ class Outlook:
         """Steps of the whole run; None where neither a budget nor data says."""
         if self.config.max_minutes is not None:
             return None if not self.timed else max(1, round(self.config.max_minutes * 60 / self.step_seconds))
+        if self.config.tokens is not None:
+            return max(1, round(self.config.tokens / max(1.0, self.work.tokens)))
         return self.config.steps
 
     @property

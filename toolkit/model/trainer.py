@@ -20,10 +20,11 @@ import torch
 from torch import nn
 
 from gcrs.toolkit.dialogue.corpus import Corpus, shuffle_targets
-from gcrs.toolkit.model.batches import BatchPlan, pad_right, pieces
+from gcrs.toolkit.model.batches import BatchPlan, PlannedFeed, pad_right
 from gcrs.toolkit.model.checkpoint import latest_checkpoint, save_checkpoint
 from gcrs.toolkit.model.device import pick_dtype
 from gcrs.toolkit.model.loss import SupervisedLoss
+from gcrs.toolkit.model.mixture_stream import MixtureStream
 from gcrs.toolkit.model.processes import own_share, summed
 from gcrs.toolkit.model.schedule import Schedule
 
@@ -32,12 +33,16 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training on one corpus until `until` (share of the whole budget, 0..1)."""
+    """A stretch of training on one corpus until `until` (share of the whole budget, 0..1).
+
+    With a `stream` its steps are drawn from that instead, and the corpus is a sample of it for forecasts.
+    """
 
     name: str
     corpus: Corpus
     weights: tuple[float, ...]  # loss weight by Kind
     until: float
+    stream: MixtureStream | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class RunSettings:
     save_steps: int | None = None
     eval_minutes: float = 15.0
     eval_steps: int | None = None
+    eval_at: tuple[float, ...] = ()  # shares of the budget, in place of eval_steps and eval_minutes
     batch_sequences: int | None = None  # in place of batch_tokens
     micro_tokens: int | None = None  # padded tokens forwarded at once; None: the whole batch
 
@@ -71,6 +77,8 @@ class RunState:
     best: float | None = None
     best_step: int | None = None
     log: list[dict[str, Any]] = field(default_factory=list)
+    drawn: int = 0  # tokens of the sequences read, without padding
+    stream: dict[str, Any] | None = None  # where the phase's stream stands
 
 
 class Trainer:
@@ -108,6 +116,9 @@ class Trainer:
         self.loss, self.optimizer = self.accelerator.prepare(SupervisedLoss(model), optimizer)
         batch = settings.batch_tokens, settings.seed, settings.batch_sequences
         self.plans = [BatchPlan(phase.corpus.lengths, *batch) for phase in self.phases]
+        self.feeds = [
+            phase.stream or PlannedFeed(phase.corpus, plan) for phase, plan in zip(self.phases, self.plans, strict=True)
+        ]
         self.state = RunState()
         self.stop_requested = False
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
@@ -123,6 +134,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of everything that the next step depends on."""
+        self.state.stream = self.feeds[self.state.phase].state()
         if self.accelerator.is_main_process:
             save_checkpoint(self.directory, self.state.step, self._optimizer_tensors(), vars(self.state))
 
@@ -144,20 +156,23 @@ class Trainer:
                 if moments:
                     inner.state[parameter] = moments
         self.state = RunState(**state)
+        if self.state.stream is not None:
+            self.feeds[self.state.phase].restore(self.state.stream)
         return True
 
     def _batch(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(ids, loss weights), each [sequences, longest], of each pass; together this process's part."""
-        epoch, rows = self.plans[self.state.phase].at(self.state.step - self.state.phase_start)
+        feed: Any = self.feeds[self.state.phase]
+        epoch, rows = feed.at(self.state.step - self.state.phase_start)
+        self.state.drawn += int(feed.lengths[rows].sum())
         rows, counts = own_share(rows, self.rank, self.world)
-        micro = self.settings.micro_tokens
-        return [self._padded(part, epoch, counts) for part in pieces(rows, self.plans[self.state.phase].lengths, micro)]
+        return [self._padded(part, epoch, counts) for part in feed.parts(rows, self.settings.micro_tokens)]
 
     def _padded(self, rows: np.ndarray, epoch: int, counts: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        phase = self.phases[self.state.phase]
+        phase, feed = self.phases[self.state.phase], self.feeds[self.state.phase]
         ids, kinds = [], []
         for row in rows:
-            sequence, kind = phase.corpus[int(row)]
+            sequence, kind = feed.sequence(int(row))
             rng = np.random.default_rng([self.settings.seed, 2, self.state.phase, epoch, int(row)])
             ids.append(shuffle_targets(sequence, kind, self.settings.rec_id, self.settings.span, rng))
             kinds.append(kind)
@@ -171,8 +186,14 @@ class Trainer:
             loss_weights *= 1e-6  # next to nothing, yet every parameter gets its gradient
         return torch.from_numpy(pad_right(ids, 0)).to(device), loss_weights
 
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is used, 0..1."""
+        state = self.state
+        return self.settings.schedule.progress(state.step, state.elapsed / 60, state.drawn)
+
     def _advance_phase(self) -> None:
-        used = self.settings.schedule.progress(self.state.step, self.state.elapsed / 60)
+        used = self.progress
         while self.state.phase + 1 < len(self.phases) and used >= self.phases[self.state.phase].until:
             self.state.phase += 1
             self.state.phase_start = self.state.step
@@ -211,8 +232,8 @@ class Trainer:
         self._advance_phase()
         schedule, state = self.settings.schedule, self.state
         minutes = state.elapsed / 60
-        factor = schedule.factor(state.step, minutes)
-        if state.decay_start is None and schedule.decaying(state.step, minutes):
+        factor = schedule.factor(state.step, minutes, state.drawn)
+        if state.decay_start is None and schedule.decaying(state.step, minutes, state.drawn):
             state.decay_start = state.step
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
@@ -251,19 +272,26 @@ class Trainer:
             if on_best is not None:
                 on_best()
 
+    def _eval_due(self, before: float, seconds: float) -> bool:
+        """Whether to validate now: `before` is the progress before this step, `seconds` those since the last time."""
+        every, at = self.settings.eval_steps, self.settings.eval_at
+        if at:
+            return any(before < share <= self.progress < 1 for share in at)
+        return self.state.step % every == 0 if every else seconds > self.settings.eval_minutes * 60
+
     def run(self, on_step: Callable[[dict[str, float]], None], on_best: Callable[[], None] | None = None) -> bool:
         """Train until the budget is spent or a stop is asked for; True when the budget is spent."""
         schedule, state = self.settings.schedule, self.state
         last_save = last_eval = time.monotonic()
         previous = _catch_sigterm(self)
         try:
-            while not schedule.done(state.step, state.elapsed / 60):
+            while not schedule.done(state.step, state.elapsed / 60, state.drawn):
+                before = self.progress
                 row = self.step()
                 if self.rank == 0:
                     on_step(row)
                 now = time.monotonic()
-                every = self.settings.eval_steps
-                if state.step % every == 0 if every else now - last_eval > self.settings.eval_minutes * 60:
+                if self._eval_due(before, now - last_eval):
                     self._validate(on_best)
                     last_eval = time.monotonic()
                 every = self.settings.save_steps

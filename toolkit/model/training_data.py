@@ -1,12 +1,13 @@
-"""What a fine-tuning run learns from: dialogues where there are some, dialogues made from the catalogue where not.
+"""What a fine-tuning run learns from: a mixture of tasks, or the usual course over the same tasks.
 
-Knows nothing of weights; the shares and counts chosen here travel in the bundle's training.json.
+The usual course: dialogues where there are some, dialogues made from the catalogue where not. Knows nothing of weights;
+the shares and counts chosen here travel in the bundle's training.json.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +21,13 @@ from gcrs.toolkit.model.finetune_config import FinetuneConfig
 from gcrs.toolkit.model.trainer import Phase
 
 if TYPE_CHECKING:
+    from gcrs.toolkit.dialogue.mixture import Mixture
+    from gcrs.toolkit.dialogue.task_registry import TaskData
     from gcrs.toolkit.dialogue.tasks import Source
     from gcrs.toolkit.model.tokens import TokenSpace
     from gcrs.toolkit.prepared import PreparedCatalog
 
+FEW_BATCH, MANY_BATCH = 512, 2_048  # padded tokens a step, with fewer than so many dialogues and with more
 FEW = 1_000  # dialogues below which the catalogue itself is taught as well, and a run starts from `movies`
 MADE_PER_ITEM, LEAST_MADE, MOST_MADE = 12, 2_000, 60_000
 SHARES = {  # of the dialogues that are made
@@ -52,10 +56,11 @@ class TrainingData:
     counts: dict[str, int] = field(default_factory=dict)
     valid_kind: str = "none"
     baseline: dict[str, float] = field(default_factory=dict)
+    mixture: Mixture | None = None
 
 
-def read_known(paths: Sequence[Path], prepared: PreparedCatalog, counts: dict[str, int]) -> list[Dialogue]:
-    """Dialogues of these files with canonical ids; mentions of items outside the catalogue become words."""
+def known_ids(prepared: PreparedCatalog, counts: dict[str, int]) -> Callable[[str], str | None]:
+    """From any id of an item to the canonical one, None (and counted) for an item outside the catalogue."""
     catalog, book = prepared.catalog, prepared.book
 
     def rename(item_id: str) -> str | None:
@@ -64,7 +69,35 @@ def read_known(paths: Sequence[Path], prepared: PreparedCatalog, counts: dict[st
         counts[OUTSIDE] = counts.get(OUTSIDE, 0) + 1
         return None
 
+    return rename
+
+
+def read_known(paths: Sequence[Path], prepared: PreparedCatalog, counts: dict[str, int]) -> list[Dialogue]:
+    """Dialogues of these files with canonical ids; mentions of items outside the catalogue become words."""
+    rename = known_ids(prepared, counts)
     return [dialogue.map_items(rename) for path in paths for dialogue in read_dialogues(path)]
+
+
+def task_data(config: FinetuneConfig, prepared: PreparedCatalog, counts: dict[str, int]) -> TaskData:
+    """Everything that tasks may draw from, read. DataError when none of the dialogues' items is in the catalogue."""
+    from gcrs.toolkit.dialogue.ratings import read_ratings
+    from gcrs.toolkit.dialogue.task_registry import TaskData
+
+    dialogues = read_known(config.dialogues, prepared, counts)
+    if counts.get(OUTSIDE) and not mention_counts(dialogues):
+        raise DataError(
+            f"None of the {counts[OUTSIDE]:,} items that the dialogues mention is in the catalogue {config.catalog}.",
+            hint="Mentions are <item:ID> with the ids of the catalogue that is passed with --catalog.",
+        )
+    rename = known_ids(prepared, counts)
+    return TaskData(
+        source=catalogue_source(prepared, dialogues, config.noun, config.seed),
+        dialogues=dialogues,
+        unordered=read_known(config.extra_items, prepared, counts),
+        tastes=[taste for path in config.ratings for taste in read_ratings(path, rename)],
+        talk=read_known(config.chat, prepared, counts),
+        layout=config.layout,
+    )
 
 
 def catalogue_source(prepared: PreparedCatalog, dialogues: Sequence[Dialogue], noun: str, seed: int) -> Source:
@@ -89,13 +122,18 @@ def catalogue_source(prepared: PreparedCatalog, dialogues: Sequence[Dialogue], n
 
 def made_dialogues(source: Source, count: int) -> list[Dialogue]:
     """`count` dialogues made from the catalogue, by `SHARES`."""
-    from gcrs.toolkit.dialogue.tasks import FactsToItem, IdToItem, ItemToId, MentionsToId, SmallTalk, Transferred
+    from gcrs.toolkit.dialogue.task_registry import TaskData
 
-    out: list[Dialogue] = []
-    for kind in (FactsToItem, MentionsToId, Transferred, ItemToId, IdToItem, SmallTalk):
-        task = kind(source, round(count * SHARES[kind.name]))
-        out.extend(task.get_example(n) for n in range(task.num_examples))
-    return out
+    drawn_from = TaskData(source)
+    return [one for name, share in SHARES.items() for one in examples(name, drawn_from, round(count * share))]
+
+
+def examples(name: str, data: TaskData, count: int | None = None) -> list[Dialogue]:
+    """The first `count` examples of a task, or all of them; [] where it has no data."""
+    from gcrs.toolkit.dialogue.task_registry import check_task
+
+    task = check_task(name).make(data)
+    return [task.get_example(n) for n in range(task.num_examples if count is None else count)]
 
 
 def held_out_requests(source: Source, count: int) -> list[Dialogue]:
@@ -109,27 +147,26 @@ def held_out_requests(source: Source, count: int) -> list[Dialogue]:
 def training_data(config: FinetuneConfig, prepared: PreparedCatalog, tokens: TokenSpace) -> TrainingData:
     """Read, make and encode everything that the run needs. Raises DataError on broken files."""
     counts: dict[str, int] = {}
-    dialogues = read_known(config.dialogues, prepared, counts)
-    if counts.get(OUTSIDE) and not mention_counts(dialogues):
-        raise DataError(
-            f"None of the {counts[OUTSIDE]:,} items that the dialogues mention is in the catalogue {config.catalog}.",
-            hint="Mentions are <item:ID> with the ids of the catalogue that is passed with --catalog.",
-        )
-    extra = read_known(config.extra_items, prepared, counts)
+    drawn_from = task_data(config, prepared, counts)
+    dialogues, source = drawn_from.dialogues, drawn_from.source
     valid = read_known([config.valid] if config.valid else [], prepared, {})
     few = len(dialogues) < FEW
-    count = config.made
-    if count is None:
-        count = min(MOST_MADE, max(LEAST_MADE, MADE_PER_ITEM * len(prepared.catalog))) if few else 0
-    source = catalogue_source(prepared, dialogues, config.noun, config.seed)
-    made = made_dialogues(source, count)
     kind = "dialogues" if valid else "none"
     if few and not valid:
         valid, kind = held_out_requests(source, HELD_OUT), "held-out requests made from facts"
-
-    by_kind = {Kind.INTENT: config.intent_weight, Kind.TARGET: config.target_weight, Kind.TEXT: config.text_weight,
-               Kind.MENTION: config.mention_weight, Kind.USER_ITEM: config.user_item_weight}  # fmt: skip
+    part = config.loss_weights()
+    by_kind = {Kind.INTENT: part["intent"], Kind.TARGET: part["target"], Kind.TEXT: part["text"],
+               Kind.MENTION: part["mention"], Kind.USER_ITEM: part["user_item"]}  # fmt: skip
     weights = tuple(float(by_kind.get(kind, 0.0)) for kind in Kind)
+    if config.mixture is not None:
+        phase, mixture = _mixed(config, drawn_from, prepared, tokens, weights, few, counts)
+        counts["dialogues read"] = len(dialogues)
+        baseline = popularity_recall(valid[: config.eval_limit], dialogues)
+        return TrainingData([phase], valid, mention_counts(dialogues), counts, kind, baseline, mixture)
+    count = config.made
+    if count is None:
+        count = min(MOST_MADE, max(LEAST_MADE, MADE_PER_ITEM * len(prepared.catalog))) if few else 0
+    made = made_dialogues(source, count)
 
     def corpus(dialogues: Sequence[Dialogue], layout: str) -> tuple[Corpus, dict[str, int]]:
         return build_corpus(dialogues, tokens, prepared.book, layout=layout, max_length=config.max_length)  # type: ignore[arg-type]
@@ -137,7 +174,7 @@ def training_data(config: FinetuneConfig, prepared: PreparedCatalog, tokens: Tok
     if few and made:
         main, numbers = corpus(made, config.layout)
         if dialogues:
-            real, real_numbers = corpus(dialogues, config.layout)
+            real, real_numbers = corpus(examples("dialogue", drawn_from), config.layout)
             wanted = REAL_SHARE / (1 - REAL_SHARE) * len(main.ids) / max(1, len(real.ids))
             repeats = int(min(MOST_REPEATS, max(1, round(wanted))))
             main = Corpus.join([main, *[real] * repeats])
@@ -145,14 +182,39 @@ def training_data(config: FinetuneConfig, prepared: PreparedCatalog, tokens: Tok
             numbers |= {"sequences": len(main), "tokens": len(main.ids)}
         phases = [Phase("catalogue", main, weights, 1.0)]
     else:
-        main, numbers = corpus([*dialogues, *made], config.layout)
+        main, numbers = corpus([*examples("dialogue", drawn_from), *made], config.layout)
         phases = [Phase("dialogues", main, weights, 1.0)]
         if config.item_share > 0:
-            excerpts, _ = corpus([*dialogues, *extra], "items")
+            excerpts, _ = corpus(examples("excerpts", drawn_from), "items")
             phases.insert(0, Phase("items", excerpts, weights, config.item_share))
     counts |= numbers | {"dialogues read": len(dialogues), "dialogues made": len(made)}
     baseline = popularity_recall(valid[: config.eval_limit], [*dialogues, *made])
     return TrainingData(phases, valid, mention_counts(dialogues), counts, kind, baseline)
+
+
+def batch_size(config: FinetuneConfig, few: bool) -> int:
+    """Padded tokens a step."""
+    return config.batch_tokens or (FEW_BATCH if few else MANY_BATCH)
+
+
+def _mixed(
+    config: FinetuneConfig, data: TaskData, prepared: PreparedCatalog, tokens: TokenSpace,
+    weights: tuple[float, ...], few: bool, counts: dict[str, int],
+) -> tuple[Phase, Mixture]:  # fmt: skip
+    """The one phase of a run over a mixture."""
+    from gcrs.toolkit.dialogue.mixture import Mixture
+    from gcrs.toolkit.model.mixture_data import mixture_stream
+
+    assert config.mixture is not None
+    mixture = Mixture.load(config.mixture)
+    stream = mixture_stream(
+        mixture, data, tokens, prepared.book, max_length=config.max_length, batch_tokens=batch_size(config, few),
+        seed=config.seed, counts=counts, sequences=config.batch_sequences,
+    )  # fmt: skip
+    counts |= {"cut": 0, "dropped": 0}
+    sample = stream.sample()
+    counts |= {"cut": 0, "dropped": 0}  # what the sample met will be met again
+    return Phase("mixture", sample, weights, 1.0, stream), mixture
 
 
 def popularity_recall(valid: Sequence[Dialogue], trained: Sequence[Dialogue]) -> dict[str, float]:
