@@ -885,6 +885,55 @@ def recommend(
         print(f"{number:>3}. {clean(catalog[scored.item_id].title, lines=False)}{f' | {told}' if told else ''}")
 
 
+@app.command()
+def serve(
+    http: Annotated[bool, typer.Option("--http", help="REST, chat page, OpenAI-compatible, MCP at /mcp.")] = False,
+    mcp: Annotated[bool, typer.Option("--mcp", help="MCP over standard input and output.")] = False,
+    bundle: BundleFlag = "movies",
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Beyond this machine a token is needed.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", help="0: any free one.")] = 8642,
+    token: Annotated[
+        str | None, typer.Option(metavar="TOKEN", envvar="GCRS_TOKEN", help="What every request must carry.")
+    ] = None,
+    where: WhereFlag = None,
+    exclude: ExcludeFlag = None,
+    allow: AllowFlag = None,
+    or_unknown: OrUnknownFlag = False,
+    max_body: Annotated[int, typer.Option(metavar="BYTES", help="Largest request.")] = 1_000_000,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For an answer, its wait included.")] = 60.0,
+    running: Annotated[int, typer.Option(metavar="N", help="Requests at work at once.")] = 4,
+    waiting: Annotated[int, typer.Option(metavar="N", help="Requests that may wait.")] = 64,
+    sessions: Annotated[int, typer.Option(metavar="N", help="Sessions in memory.")] = 1000,
+    session_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Save sessions here.")] = None,
+    device: DeviceFlag = "cpu",
+    chroma_url: ChromaFlag = None,
+) -> None:
+    """Serve the recommender to programs, agents and browsers."""
+    if http == mcp:
+        hint = "--http serves MCP as well, at /mcp." if http else "Pass --http or --mcp."
+        raise UsageError("Say how to serve: either --http or --mcp.", hint=hint)
+    from gcrs.programs.serving.config import ServeConfig
+    from gcrs.programs.serving.run import listen, require, serve_http, serve_mcp
+
+    require()
+    limits = {"max_body": max_body, "timeout": timeout, "running": running, "waiting": waiting, "sessions": sessions}
+    where_to = {"host": host, "port": port, "token": token or None, "session_dir": session_dir} if http else {}
+    config = ServeConfig(**where_to, **limits)  # type: ignore[arg-type]
+    sock = listen(config) if http else None
+    rules = _rules(where, exclude, allow, or_unknown)
+    talker = _load(bundle, rules, device, chroma_url)
+    from gcrs.programs.rules import Rules
+    from gcrs.programs.serving.tools import Toolbox
+
+    toolbox = Toolbox(talker, Rules(**rules))
+    if sock is None:
+        code = serve_mcp(toolbox, config)
+    else:
+        code = serve_http(toolbox, config, sock, lambda address: _say(f"serving {bundle} on {address} (Ctrl-C stops)"))
+    if code:
+        raise typer.Exit(code)
+
+
 def _read_dialogue(source: str) -> Dialogue:
     """The first dialogue of a file, or of stdin for `-`."""
     from gcrs.toolkit.dialogue.turns import parse_dialogue, read_dialogues

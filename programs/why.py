@@ -1,7 +1,6 @@
 """Why an item was recommended, or was not: the numbers the decision rests on, and no story on top of them.
 
-`Why` holds them; `tell` makes lines of them. A chat (`explain`) and a dialogue from elsewhere (`Case`) come to the same.
-Knows nothing of how it is shown.
+`Why` holds them; `tell` makes lines of them. A chat and a dialogue from elsewhere both come as a `Case`. Knows nothing of how it is shown.
 """
 
 from __future__ import annotations
@@ -125,7 +124,7 @@ def case_of(session: ChatSession, item: str) -> Case:
 
 
 def why(case: Case, item_id: str, *, moved: bool = True) -> Why:
-    """The numbers behind one item; `moved` also scores it again without each mention (a pass over the dialogue each)."""
+    """The numbers behind one item; `moved` scores it again without each mention, which costs a pass each."""
     item = case.catalog[item_id]
     ranking = () if case.decision is None else case.decision.ranking
     place = next((n for n, (other, _) in enumerate(ranking) if other == item.id), None)
