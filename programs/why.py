@@ -1,6 +1,7 @@
 """Why an item was recommended, or was not: the numbers the decision rests on, and no story on top of them.
 
-`Why` holds them; `tell` makes lines of them. A chat and a dialogue from elsewhere both come as a `Case`. Knows nothing of how it is shown.
+`Why` holds them; `tell` makes lines of them. A chat and a dialogue from elsewhere both come as a `Case`. Knows nothing
+of how it is shown.
 """
 
 from __future__ import annotations

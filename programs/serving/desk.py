@@ -37,6 +37,11 @@ class Job:
         """Nobody wants the result any more."""
         self._stop = True
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody listens any more."""
+        return self._stop
+
     def stopped(self) -> bool:
         """Whether to end early: nobody waits for the result, or its time is over."""
         return self._settled is None and (self._stop or time.monotonic() > self.deadline)

@@ -30,7 +30,7 @@ def say(toolbox: Toolbox, sessions: Sessions, held: Held, message: schema.Messag
     running = Running(lambda: chat.catalog)
 
     def on_piece(piece: Piece) -> None:
-        if text := running.add(piece):
+        if not job.abandoned and (text := running.add(piece)):
             job.say({"kind": piece.kind, "text": text, "item": piece.item_id})
 
     try:
@@ -42,7 +42,7 @@ def say(toolbox: Toolbox, sessions: Sessions, held: Held, message: schema.Messag
         )
     except GcrsError as error:
         raise _problem(error, message) from None
-    if told is None or not job.settle(anyway=message.stream):
+    if told is None or not job.settle(anyway=message.stream and bool(running.text)):
         chat.steps = before
         raise job.too_late
     sessions.save(held)
