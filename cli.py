@@ -72,6 +72,12 @@ DeviceFlag = Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="W
 ChromaFlag = Annotated[
     str | None, typer.Option("--chroma-url", metavar="URL", help="A Chroma server for the facts; default: embedded.")
 ]
+EngineFlag = Annotated[
+    Literal["local", "vllm"], typer.Option("--engine", help="Where the model decodes: here, or at --api-base.")
+]
+ApiBaseFlag = Annotated[
+    str | None, typer.Option("--api-base", metavar="URL", help="The vLLM server's, such as http://127.0.0.1:8000/v1.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout (docs/cli.md).")]
 ConfigFlag = Annotated[
     str | None, typer.Option("--config", metavar="YAML|NAME", help="Settings, or a recipe's name; flags win over it.")
@@ -750,11 +756,18 @@ def _short(report: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------------ talking to people
 
 
-def _load(bundle: str, rules: Mapping[str, Any], device: str, chroma_url: str | None) -> Talker:
+def _load(
+    bundle: str, rules: Mapping[str, Any], device: str, chroma_url: str | None, engine: str, api_base: str | None
+) -> Talker:
+    if (engine == "vllm") != (api_base is not None):
+        raise UsageError("--engine vllm and --api-base go together.", hint="Pass both, or neither.")
     from gcrs.programs.loading import load_talker
 
+    remote = {"api_base": api_base, "api_key": os.environ.get("GCRS_API_KEY")}
     with _progress() as progress:
-        talker = load_talker(bundle, **rules, device=device, chroma_url=chroma_url, progress=progress, started=STARTED)
+        talker = load_talker(
+            bundle, **rules, **remote, device=device, chroma_url=chroma_url, progress=progress, started=STARTED
+        )
     if talker.unlisted:
         named = ", ".join(talker.unlisted[:5]) + (", …" if len(talker.unlisted) > 5 else "")
         total = len(rules["allow"].ids)
@@ -782,10 +795,12 @@ def chat(
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the replies; default: a new one.")] = None,
     device: DeviceFlag = "cpu",
     chroma_url: ChromaFlag = None,
+    engine: EngineFlag = "local",
+    api_base: ApiBaseFlag = None,
 ) -> None:
     """Talk with the recommender; reads lines from a pipe as well."""
     rules = _rules(where, exclude, allow, or_unknown)
-    talker = _load(bundle, rules, device, chroma_url)
+    talker = _load(bundle, rules, device, chroma_url, engine, api_base)
     from gcrs.programs.chat import piped_lines, run_chat, terminal_lines
     from gcrs.programs.session import ChatSession
 
@@ -836,6 +851,8 @@ def recommend(
     seed: SeedFlag = 0,
     device: DeviceFlag = "cpu",
     chroma_url: ChromaFlag = None,
+    engine: EngineFlag = "local",
+    api_base: ApiBaseFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """The k best items and a reply for one message or dialogue."""
@@ -843,7 +860,7 @@ def recommend(
         raise UsageError("Say what to answer, once.", hint="Pass either TEXT or --dialogue FILE.")
     given = None if dialogue is None else _read_dialogue(dialogue)
     rules = _rules(where, exclude, allow, or_unknown)
-    talker = _load(bundle, rules, device, chroma_url)
+    talker = _load(bundle, rules, device, chroma_url, engine, api_base)
     from gcrs.programs.loading import Clock
     from gcrs.programs.one_reply import Request, reply_to_dialogue, reply_to_text
     from gcrs.programs.render import clean, fact_text, shown_text
@@ -907,6 +924,8 @@ def serve(
     session_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Save sessions here.")] = None,
     device: DeviceFlag = "cpu",
     chroma_url: ChromaFlag = None,
+    engine: EngineFlag = "local",
+    api_base: ApiBaseFlag = None,
 ) -> None:
     """Serve the recommender to programs, agents and browsers."""
     if http == mcp:
@@ -921,7 +940,7 @@ def serve(
     config = ServeConfig(**where_to, **limits)  # type: ignore[arg-type]
     sock = listen(config) if http else None
     rules = _rules(where, exclude, allow, or_unknown)
-    talker = _load(bundle, rules, device, chroma_url)
+    talker = _load(bundle, rules, device, chroma_url, engine, api_base)
     from gcrs.programs.rules import Rules
     from gcrs.programs.serving.tools import Toolbox
 

@@ -51,8 +51,9 @@ class Metrics:
             engine = lm.engine.engine
             gauges |= {
                 "gcrs_tokens_forwarded": ("Tokens that the model has read.", lambda: engine.stats.forwarded),
-                "gcrs_prefix_bytes": ("Memory of kept conversations.", lambda: engine.pool.nbytes),
             }
+            if hasattr(engine, "pool"):  # elsewhere it is that server's to tell
+                gauges["gcrs_prefix_bytes"] = ("Memory of kept conversations.", lambda: engine.pool.nbytes)
         for name, (told, value) in gauges.items():
             Gauge(name, told, registry=registry).set_function(value)
 
