@@ -763,7 +763,7 @@ def _load(
         raise UsageError("--engine vllm and --api-base go together.", hint="Pass both, or neither.")
     from gcrs.programs.loading import load_talker
 
-    remote = {"api_base": api_base, "api_key": os.environ.get("GCRS_API_KEY")}
+    remote: dict[str, Any] = {"api_base": api_base, "api_key": os.environ.get("GCRS_API_KEY")}
     with _progress() as progress:
         talker = load_talker(
             bundle, **rules, **remote, device=device, chroma_url=chroma_url, progress=progress, started=STARTED

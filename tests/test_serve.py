@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gcrs.cli import main
 from gcrs.programs.serving.tools import TOOLS
 from serving_helpers import Served, events, serving_here
 from toys import toy_catalog
@@ -18,7 +19,7 @@ SCI_FI = {item.id for item in toy_catalog() if "sci-fi" in item.facts["genre"]} 
 
 def test_health_says_what_answers(served: Served) -> None:
     told = served.get("/health").json()
-    assert told["status"] == "ok" and len(told["bundle"]) == 64 and told["catalog_version"] == 0
+    assert told["status"] == "ok" and len(told["bundle"]) == 64 and told["catalog_version"] >= 0
 
 
 def test_recommend_keeps_to_rules_and_exclusions(served: Served) -> None:
@@ -137,6 +138,24 @@ def test_openais_own_client_talks_to_it(served: Served) -> None:
         with pytest.raises(openai.APIStatusError) as refused:
             client.chat.completions.create(**asked, **{name: value})
         assert refused.value.status_code == 422 and refused.value.body["param"] == name
+
+
+def test_what_another_process_retires_is_gone_at_the_next_request(served: Served, toy_bundle: Path) -> None:
+    def ranked() -> tuple[set[str], int]:
+        told = served.post("/tools/recommend", {"dialogue": "Hello", "k": 12}).json()
+        return {item["id"] for item in told["items"]}, told["catalog_version"]
+
+    session = served.post("/sessions").json()["session"]
+    before, version = ranked()
+    assert main(["catalog", "retire", "m12", "--bundle", str(toy_bundle)]) == 0
+    try:
+        assert ranked() == (before - {"m12"}, version + 1)
+        said = served.post(f"/sessions/{session}/messages", {"text": "More", "intent": "recommend"}).json()
+        assert "m12" not in {item["id"] for item in said["items"]}
+        assert served.post("/tools/lookup_item", {"id": "m12"}).json()["retired"]
+    finally:
+        assert main(["catalog", "restore", "m12", "--bundle", str(toy_bundle)]) == 0
+    assert ranked() == (before, version + 2)
 
 
 def test_metrics_count_by_route(served: Served) -> None:

@@ -62,6 +62,7 @@ def test_over_http(served: Served) -> None:
             await exercise(client)
 
     anyio.run(talk)
+    assert served.get("/mcp").status_code == 405  # no stream that would outlive its client
 
 
 def test_over_stdio_and_nothing_else_on_stdout(toy_bundle: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from gcrs.programs.session import ChatSession
 from gcrs.toolkit.errors import GcrsError
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from gcrs.programs.serving.config import ServeConfig
     from gcrs.programs.serving.tools import Toolbox
@@ -152,10 +152,17 @@ def _mcp_manager(call: Any, most_bytes: int) -> Any:
 
 
 def _mcp_route(manager: Any) -> Route:
-    """`/mcp`, which handles its methods itself."""
-    from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
+    """`POST /mcp`: without sessions there is no stream to GET and nothing to DELETE."""
 
-    return Route("/mcp", endpoint=StreamableHTTPASGIApp(manager))
+    class Posts:
+        """The manager, for one method."""
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["method"] != "POST":
+                raise HTTPException(405, "Method Not Allowed", {"allow": "POST"})
+            await manager.handle_request(scope, receive, send)
+
+    return Route("/mcp", endpoint=Posts())
 
 
 def _handle_errors(app: FastAPI) -> None:

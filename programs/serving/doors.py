@@ -10,7 +10,6 @@ import base64
 import binascii
 import hmac
 import ipaddress
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -40,7 +39,6 @@ class Doors:
     `loopback`: the server listens on this machine alone, so a Host that is another name means that a page of somebody
     else's has had its name point here (DNS rebinding): refused. An Origin must be the server's own. `token`, where
     given, is asked for by every route but health, as `Authorization: Bearer`, or as the password of a browser.
-    `refused` is told the status of what is turned away, `vanished` is called when a client takes nothing any more.
     """
 
     def __init__(
@@ -50,13 +48,11 @@ class Doors:
         loopback: bool,
         token: str | None,
         most_bytes: int,
-        told: Callable[[int], None] = lambda status: None,
     ) -> None:
         self.app = app
         self.loopback = loopback
         self.token = token
         self.most_bytes = most_bytes
-        self.told = told
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,7 +66,6 @@ class Doors:
                 self._check_token(headers)
             receive = await self._body(scope, receive, headers)
         except Problem as problem:
-            self.told(problem.status)
             await _refuse(sender, problem, headers)
             return
         await self.app(scope, receive, sender)

@@ -56,7 +56,7 @@ class ChatMessage(BaseModel):
 class Options(schema.Arguments):
     """What the format has no place for."""
 
-    k: int = Field(10, ge=1, le=schema.MOST_ITEMS)
+    k: int = Field(default=10, ge=1, le=schema.MOST_ITEMS)
     where: schema.Where = Field(default_factory=list, json_schema_extra={"default": []})
     exclude: schema.Exclude = Field(default_factory=list, json_schema_extra={"default": []})
     intent: Literal["free", "recommend", "chat"] = "free"
