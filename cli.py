@@ -917,7 +917,7 @@ def serve(
     allow: AllowFlag = None,
     or_unknown: OrUnknownFlag = False,
     max_body: Annotated[int, typer.Option(metavar="BYTES", help="Largest request.")] = 1_000_000,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For an answer, its wait included.")] = 60.0,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For an answer, its wait included.")] = 120.0,
     running: Annotated[int, typer.Option(metavar="N", help="Requests at work at once.")] = 4,
     waiting: Annotated[int, typer.Option(metavar="N", help="Requests that may wait.")] = 64,
     sessions: Annotated[int, typer.Option(metavar="N", help="Sessions in memory.")] = 1000,

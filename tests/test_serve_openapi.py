@@ -12,7 +12,7 @@ from serving_helpers import Served
 
 schemathesis = pytest.importorskip("schemathesis")
 
-CASES = 8  # requests for each route
+CASES = 5  # requests for each route
 
 
 def test_nothing_that_is_sent_makes_the_server_fail(served: Served) -> None:
@@ -47,5 +47,5 @@ def test_nothing_that_is_sent_makes_the_server_fail(served: Served) -> None:
 
             with suppress(Unsatisfiable):  # nothing can be wrong about a route without arguments
                 attack()
-    assert sum(seen.values()) > 50 and max(seen) < 500, seen
+    assert sum(seen.values()) > 40 and max(seen) < 500, seen
     assert httpx.get(f"{served.url}/health").json()["running"] == 0

@@ -48,8 +48,8 @@ INTENTS = ("recommend", "chat", "free")
 
 def dialogues() -> list[Any]:
     out: list[Any] = list(ATTACKS)
-    out += [[{"role": "assistant", "content": text}, {"role": "user", "content": "Yes please"}] for text in ATTACKS]
-    out += [[{"role": role, "content": text} for role in ("user", "assistant") * 3] for text in ATTACKS[:4]]
+    out += [[{"role": "assistant", "content": text}, {"role": "user", "content": "Yes please"}] for text in ATTACKS[:6]]
+    out += [[{"role": role, "content": text} for role in ("user", "assistant") * 3] for text in ATTACKS[:2]]
     return out
 
 

@@ -19,7 +19,7 @@ class ServeConfig:
     port: int = 8642  # 0: any free one.
     token: str | None = None  # What every request but /health must carry; needed beyond this machine.
     max_body: int = 1_000_000  # Bytes of a request.
-    timeout: float = 60.0  # Seconds for an answer, its wait included.
+    timeout: float = 120.0  # Seconds for an answer, its wait included.
     running: int = 4  # Requests at work at once; they share the model token by token.
     waiting: int = 64  # Requests that may wait behind them.
     sessions: int = 1000  # Sessions in memory.
