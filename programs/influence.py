@@ -6,7 +6,7 @@ own answer, not a guess about it. Knows nothing of sessions or of how it is told
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,15 +41,24 @@ def score_of(recommender: Recommender, context: Dialogue, item: str, rules: Sequ
 
 
 def influence(
-    recommender: Recommender, context: Dialogue, item: str, rules: Sequence[str] = ()
+    recommender: Recommender,
+    context: Dialogue,
+    item: str,
+    rules: Sequence[str] = (),
+    stop: Callable[[], bool] | None = None,
 ) -> tuple[float | None, tuple[Moved, ...]]:
-    """The item's log P after `context`, and what each mention in it did to that, the largest change first."""
+    """The item's log P after `context`, and what each mention in it did to that, the largest change first.
+
+    `stop` is asked before each mention, and ends it early.
+    """
     score = score_of(recommender, context, item, rules)
     if score is None:
         return None, ()
     spoken = list(dict.fromkeys(other for turn in reversed(context.turns) for other in reversed(turn.mentions)))
     moved = []
     for other in spoken[:MOST]:
+        if stop is not None and stop():
+            break
         left = context.map_items(lambda one, other=other: None if one == other else one)  # type: ignore[misc]
         without = score_of(recommender, left, item, rules)
         if without is not None:

@@ -7,7 +7,7 @@ of how it is shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -124,15 +124,15 @@ def case_of(session: ChatSession, item: str) -> Case:
     )
 
 
-def why(case: Case, item_id: str, *, moved: bool = True) -> Why:
-    """The numbers behind one item; `moved` scores it again without each mention, which costs a pass each."""
+def why(case: Case, item_id: str, *, moved: bool = True, stop: Callable[[], bool] | None = None) -> Why:
+    """The numbers behind one item; `moved` scores it again without each mention, a pass each, until `stop` ends it."""
     item = case.catalog[item_id]
     ranking = () if case.decision is None else case.decision.ranking
     place = next((n for n, (other, _) in enumerate(ranking) if other == item.id), None)
     score = None if place is None else ranking[place][1]
     changes: tuple[Moved, ...] = ()
     if moved and case.context.turns and (case.decision is None or item.id not in case.decision.given):
-        asked, changes = influence(case.recommender, case.context, item.id, case.rules.where)
+        asked, changes = influence(case.recommender, case.context, item.id, case.rules.where, stop)
         score = asked if score is None else score
     near = [n for n in (place - 1, place + 1) if 0 <= n < len(ranking)] if place is not None else []
     related = [i for i in reversed(case.spoken) if i != item.id]

@@ -274,6 +274,13 @@ def test_the_verb_refuses_with_exit_code_two() -> None:
         return done.returncode, done.stderr
 
     assert serve() == (2, "gcrs: error: Say how to serve: either --http or --mcp. Pass --http or --mcp.\n")
+    assert serve("--http", "--host", "0.0.0.0")[0] == 2
+    without = (
+        "import importlib.util as u; real = u.find_spec; u.find_spec = lambda n, *a: n != 'fastapi' and real(n) or None"
+    )
+    run = f"{without}; import sys; from gcrs.cli import main; sys.exit(main(['serve', '--http']))"
+    done = subprocess.run([CLI[0], "-c", run], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "needs the package fastapi" in done.stderr and "gcrs[serve]" in done.stderr
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, told = serve("--http", "--port", str(taken.getsockname()[1]))
     assert code == 2 and "cannot be listened on" in told

@@ -133,7 +133,7 @@ class Toolbox:
                 case "lookup_item":
                     return self.lookup_item(given)
                 case _:
-                    return self.explain(given)
+                    return self.explain(given, stop=stop)
         except GcrsError as error:
             raise of_error(error) from None
 
@@ -170,14 +170,14 @@ class Toolbox:
         retired = item.id in edition.retired
         return schema.LookedUp(**dict(shown), retired=retired, admitted=not retired and self._admits(recommender, item))
 
-    def explain(self, given: schema.Explain) -> schema.Explained:
+    def explain(self, given: schema.Explain, *, stop: Stop | None = None) -> schema.Explained:
         """The numbers behind an item in a dialogue; the dialogue's next reply is decided, not written."""
         recommender, asked = self._asked(given.dialogue, given.where, given.exclude)
         item = self._named(recommender, given.item, "item")
         some = bool(asked.allowed.any())
         reply = reply_to(recommender, asked, "recommend" if some else "chat", k=RUNNERS_UP, respond=False)
         case = _case(recommender, asked, reply if some else None, item.id)
-        found = why(case, item.id)
+        found = why(case, item.id, stop=stop)
         catalog = recommender.parts.catalog
         others = [one for one in reply.ranking if one.item_id != item.id]
         facts = self.facts([item.id, *(one.item_id for one in others)])
