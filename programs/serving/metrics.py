@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -55,7 +59,7 @@ class Metrics:
             if hasattr(engine, "pool"):  # elsewhere it is that server's to tell
                 gauges["gcrs_prefix_bytes"] = ("Memory of kept conversations.", lambda: engine.pool.nbytes)
         for name, (told, value) in gauges.items():
-            Gauge(name, told, registry=registry).set_function(value)
+            Gauge(name, told, registry=registry).set_function(partial(_read, value))
 
     def count(self, intent: str, withheld: int) -> None:
         """A reply was given."""
@@ -65,6 +69,14 @@ class Metrics:
     def text(self) -> bytes:
         """All of it, in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def _read(value: Callable[[], float]) -> float:
+    """A number that decoding threads may be changing at this moment; after some tries, no number."""
+    for _ in range(5):
+        with suppress(RuntimeError):
+            return float(value())
+    return math.nan
 
 
 class Counted:
