@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from gcrs.cli import main
-from gcrs.programs.serving.tools import TOOLS
+from gcrs.programs.serving.declared import TOOLS
 from serving_helpers import Served, events, serving_here
 from toys import toy_catalog
 

@@ -14,7 +14,8 @@ from typing import Any
 import anyio
 import pytest
 
-from gcrs.programs.serving.tools import TOOLS, Toolbox
+from gcrs.programs.serving.declared import TOOLS
+from gcrs.programs.serving.tools import Toolbox
 from serve_child import toy_talker
 from serving_helpers import Served
 from toys import toy_engine

@@ -14,7 +14,7 @@ from jsonschema import validate
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
-from gcrs.programs.serving.tools import TOOLS
+from gcrs.programs.serving.declared import TOOLS
 from serving_helpers import CLI, Served
 
 CALLS: tuple[tuple[str, dict[str, Any]], ...] = (

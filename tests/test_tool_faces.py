@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gcrs.programs.rules import Rules
+from gcrs.programs.serving.declared import TOOLS
 from gcrs.programs.serving.faces import dspy_tools, langchain_tools, openai_functions
 from gcrs.programs.serving.problems import Problem
-from gcrs.programs.serving.tools import TOOLS, Toolbox
+from gcrs.programs.serving.tools import Toolbox
 from gcrs.toolkit.dialogue.linker import Linker
 from serve_child import toy_talker
 from toys import toy_catalog, toy_engine

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from gcrs.programs.serving.declared import TOOLS, Tool
 from gcrs.programs.serving.problems import Problem
-from gcrs.programs.serving.tools import TOOLS, Tool
 from gcrs.toolkit.errors import UsageError
 
 if TYPE_CHECKING:

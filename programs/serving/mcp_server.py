@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from gcrs import __version__
+from gcrs.programs.serving.declared import TOOLS
 from gcrs.programs.serving.faces import json_schema
 from gcrs.programs.serving.problems import Problem
-from gcrs.programs.serving.tools import TOOLS
 
 if TYPE_CHECKING:
     from mcp.server import Server

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Body, Path, Query, Request, Response
 
 from gcrs.programs.serving import session_schema as schema
+from gcrs.programs.serving.declared import TOOLS, Tool
 from gcrs.programs.serving.problems import ErrorReply, Problem, of_error
 from gcrs.programs.serving.schema import Recommended
 from gcrs.programs.serving.streams import event, streamed, while_there
 from gcrs.programs.serving.talking import say, state_of
-from gcrs.programs.serving.tools import TOOLS, Tool
 from gcrs.toolkit.errors import GcrsError
 
 if TYPE_CHECKING:

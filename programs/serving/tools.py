@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -17,6 +16,7 @@ from gcrs.programs.one_reply import Asked, ask, reply_to
 from gcrs.programs.render import clean, shown_text
 from gcrs.programs.rules import Rules
 from gcrs.programs.serving import schema
+from gcrs.programs.serving.declared import TOOLS
 from gcrs.programs.serving.problems import FIND_IDS, Problem, of_error, of_pydantic
 from gcrs.programs.session_file import Decision
 from gcrs.programs.why import Case, tell, why
@@ -37,56 +37,6 @@ if TYPE_CHECKING:
 
 Stop = Callable[[], bool]
 RUNNERS_UP = 10
-
-
-@dataclass(frozen=True)
-class Tool:
-    """A tool's name, what it says of itself, and its argument and result types."""
-
-    name: str
-    title: str
-    description: str
-    arguments: type[BaseModel]
-    result: type[BaseModel]
-
-
-TOOLS = {
-    tool.name: tool
-    for tool in (
-        Tool(
-            "recommend",
-            "Recommend items",
-            "Recommend items of the catalogue that fit a conversation or a request in plain words, with a reply to "
-            "say. Only items of the catalogue that satisfy the rules can come back; what the conversation mentions is "
-            "not recommended again.",
-            schema.Recommend,
-            schema.Recommended,
-        ),
-        Tool(
-            "search_catalog",
-            "Search the catalogue",
-            "Find items by words of their titles or facts (names, genres, …) and by rules. Use it for exact wishes and "
-            "to get the ids of items; use recommend for taste.",
-            schema.SearchCatalog,
-            schema.Found,
-        ),
-        Tool(
-            "lookup_item",
-            "Look up an item",
-            "All that the catalogue knows of one item, by its id.",
-            schema.LookupItem,
-            schema.LookedUp,
-        ),
-        Tool(
-            "explain",
-            "Explain a recommendation",
-            "Why an item is recommended in a conversation, or is not: its probability and place, the runners-up, what "
-            "each mention changed, shared facts, and the rule that bars it.",
-            schema.Explain,
-            schema.Explained,
-        ),
-    )
-}
 
 
 class Toolbox:
