@@ -73,6 +73,12 @@ DeviceFlag = Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="W
 ChromaFlag = Annotated[
     str | None, typer.Option("--chroma-url", metavar="URL", help="A Chroma server for the facts; default: embedded.")
 ]
+EngineFlag = Annotated[
+    Literal["local", "vllm"], typer.Option("--engine", help="Where the model decodes: here, or at --api-base.")
+]
+ApiBaseFlag = Annotated[
+    str | None, typer.Option("--api-base", metavar="URL", help="The vLLM server's, such as http://127.0.0.1:8000/v1.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout (docs/cli.md).")]
 ConfigFlag = Annotated[
     str | None, typer.Option("--config", metavar="YAML|NAME", help="Settings, or a recipe's name; flags win over it.")
@@ -919,11 +925,18 @@ def _short(report: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------------ talking to people
 
 
-def _load(bundle: str, rules: Mapping[str, Any], device: str, chroma_url: str | None) -> Talker:
+def _load(
+    bundle: str, rules: Mapping[str, Any], device: str, chroma_url: str | None, engine: str, api_base: str | None
+) -> Talker:
+    if (engine == "vllm") != (api_base is not None):
+        raise UsageError("--engine vllm and --api-base go together.", hint="Pass both, or neither.")
     from gcrs.programs.loading import load_talker
 
+    remote: dict[str, Any] = {"api_base": api_base, "api_key": os.environ.get("GCRS_API_KEY")}
     with _progress() as progress:
-        talker = load_talker(bundle, **rules, device=device, chroma_url=chroma_url, progress=progress, started=STARTED)
+        talker = load_talker(
+            bundle, **rules, **remote, device=device, chroma_url=chroma_url, progress=progress, started=STARTED
+        )
     if talker.unlisted:
         named = ", ".join(talker.unlisted[:5]) + (", …" if len(talker.unlisted) > 5 else "")
         total = len(rules["allow"].ids)
@@ -951,10 +964,12 @@ def chat(
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the replies; default: a new one.")] = None,
     device: DeviceFlag = "cpu",
     chroma_url: ChromaFlag = None,
+    engine: EngineFlag = "local",
+    api_base: ApiBaseFlag = None,
 ) -> None:
     """Talk with the recommender; reads lines from a pipe as well."""
     rules = _rules(where, exclude, allow, or_unknown)
-    talker = _load(bundle, rules, device, chroma_url)
+    talker = _load(bundle, rules, device, chroma_url, engine, api_base)
     from gcrs.programs.chat import piped_lines, run_chat, terminal_lines
     from gcrs.programs.session import ChatSession
 
@@ -1005,6 +1020,8 @@ def recommend(
     seed: SeedFlag = 0,
     device: DeviceFlag = "cpu",
     chroma_url: ChromaFlag = None,
+    engine: EngineFlag = "local",
+    api_base: ApiBaseFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """The k best items and a reply for one message or dialogue."""
@@ -1012,7 +1029,7 @@ def recommend(
         raise UsageError("Say what to answer, once.", hint="Pass either TEXT or --dialogue FILE.")
     given = None if dialogue is None else _read_dialogue(dialogue)
     rules = _rules(where, exclude, allow, or_unknown)
-    talker = _load(bundle, rules, device, chroma_url)
+    talker = _load(bundle, rules, device, chroma_url, engine, api_base)
     from gcrs.programs.loading import Clock
     from gcrs.programs.one_reply import Request, reply_to_dialogue, reply_to_text
     from gcrs.programs.render import clean, fact_text, shown_text
@@ -1052,6 +1069,57 @@ def recommend(
     for number, scored in enumerate(reply.ranking, 1):
         told = "; ".join(f"{name}: {fact_text(value)}" for name, value in facts[scored.item_id].items())
         print(f"{number:>3}. {clean(catalog[scored.item_id].title, lines=False)}{f' | {told}' if told else ''}")
+
+
+@app.command()
+def serve(
+    http: Annotated[bool, typer.Option("--http", help="REST, chat page, OpenAI-compatible, MCP at /mcp.")] = False,
+    mcp: Annotated[bool, typer.Option("--mcp", help="MCP over standard input and output.")] = False,
+    bundle: BundleFlag = "movies",
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Beyond this machine a token is needed.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", help="0: any free one.")] = 8642,
+    token: Annotated[
+        str | None, typer.Option(metavar="TOKEN", envvar="GCRS_TOKEN", help="What every request must carry.")
+    ] = None,
+    where: WhereFlag = None,
+    exclude: ExcludeFlag = None,
+    allow: AllowFlag = None,
+    or_unknown: OrUnknownFlag = False,
+    max_body: Annotated[int, typer.Option(metavar="BYTES", help="Largest request.")] = 1_000_000,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For an answer, its wait included.")] = 120.0,
+    running: Annotated[int, typer.Option(metavar="N", help="Requests at work at once.")] = 4,
+    waiting: Annotated[int, typer.Option(metavar="N", help="Requests that may wait.")] = 64,
+    sessions: Annotated[int, typer.Option(metavar="N", help="Sessions in memory.")] = 1000,
+    session_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Save sessions here.")] = None,
+    device: DeviceFlag = "cpu",
+    chroma_url: ChromaFlag = None,
+    engine: EngineFlag = "local",
+    api_base: ApiBaseFlag = None,
+) -> None:
+    """Serve the recommender to programs, agents and browsers."""
+    if http == mcp:
+        hint = "--http serves MCP as well, at /mcp." if http else "Pass --http or --mcp."
+        raise UsageError("Say how to serve: either --http or --mcp.", hint=hint)
+    from gcrs.programs.serving.config import ServeConfig
+    from gcrs.programs.serving.run import listen, require, serve_http, serve_mcp
+
+    require()
+    limits = {"max_body": max_body, "timeout": timeout, "running": running, "waiting": waiting, "sessions": sessions}
+    where_to = {"host": host, "port": port, "token": token or None, "session_dir": session_dir} if http else {}
+    config = ServeConfig(**where_to, **limits)  # type: ignore[arg-type]
+    sock = listen(config) if http else None
+    rules = _rules(where, exclude, allow, or_unknown)
+    talker = _load(bundle, rules, device, chroma_url, engine, api_base)
+    from gcrs.programs.rules import Rules
+    from gcrs.programs.serving.tools import Toolbox
+
+    toolbox = Toolbox(talker, Rules(**rules))
+    if sock is None:
+        code = serve_mcp(toolbox, config)
+    else:
+        code = serve_http(toolbox, config, sock, lambda address: _say(f"serving {bundle} on {address} (Ctrl-C stops)"))
+    if code:
+        raise typer.Exit(code)
 
 
 def _read_dialogue(source: str) -> Dialogue:

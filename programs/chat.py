@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rich.text import Text
 
-from gcrs.programs.render import clean, hugs, is_plain, print_card, print_decisions, shown_text
+from gcrs.programs.render import Running, clean, is_plain, print_card, print_decisions
 from gcrs.programs.session import ChatSession, Followed, Said
 from gcrs.programs.session_file import Mark
 from gcrs.toolkit.errors import GcrsError, UsageError
@@ -115,7 +115,7 @@ class _Chat:
         self.facts = facts
         self.code = 0
         self._stop = threading.Event()
-        self._shown = ""
+        self._shown = Running(lambda: session.catalog)
         self.commands: dict[str, Callable[[str], bool]] = {
             "more": self._more,
             "like": self._mark("liked"),
@@ -190,10 +190,10 @@ class _Chat:
     # Replies
 
     def _answer(self, ask: Callable[..., Said | None]) -> None:
-        self._shown, self._after_item = "", False
+        self._shown = Running(lambda: self.session.catalog)
         with self._stoppable():
             said = ask(on_piece=self._piece, stop=self._stop.is_set)
-        if self._shown:
+        if self._shown.text:
             self.console.print()
         if said is None:
             self.note("Stopped before a word was said; your message is taken back.")
@@ -202,13 +202,8 @@ class _Chat:
         self._autosave()
 
     def _piece(self, piece: Piece) -> None:
-        text = shown_text(piece.text, self.session.catalog)
-        if not self._shown or (self._after_item and hugs(text)):
-            text = text.lstrip()
-        self._after_item = piece.kind == "item"
-        if not text:
+        if not (text := self._shown.add(piece)):
             return
-        self._shown += text
         plain = is_plain(self.console)
         style = "bold" if piece.kind == "item" and not plain else ""
         self.console.print(Text(text, style=style), end="", soft_wrap=True)

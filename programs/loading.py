@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gcrs.programs.facts_process import FactsProcess
 
@@ -92,8 +92,12 @@ def load_talker(
     chroma_url: str | None = None,
     progress: Progress | None = None,
     started: float | None = None,
+    api_base: str | None = None,
+    api_key: str | None = None,
 ) -> Talker:
     """Load the bundle with this directory or name; its model, its linker, its facts.
+
+    With `api_base` no weights are loaded: a vLLM server at that address decodes (`toolkit/model/remote.py`).
 
     Rules and exclusions are checked before anything slow: see `Rules.admitted` for what is raised. Also raises
     DataError for a broken bundle and MissingModelError for missing weights.
@@ -115,7 +119,13 @@ def load_talker(
         from gcrs.toolkit.dialogue.linker import Linker
 
         clock.lap("imports")
-        engine = load_engine(bundle, device=device, progress=progress)
+        engine: Any
+        if api_base is None:
+            engine = load_engine(bundle, device=device, progress=progress)
+        else:
+            from gcrs.toolkit.model.remote import RemoteEngine, Server
+
+            engine = RemoteEngine(Server.at(api_base, api_key), bundle.tokens, bundle.book)
         clock.lap("model")
         linker = Linker(live.edition.catalog, bundle.popularity)
         recommender = Recommender.of(bundle, engine, linker=linker, edition=live.edition)

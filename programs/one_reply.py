@@ -6,6 +6,7 @@ Knows nothing of sessions that go on, of files or of how a reply is shown.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from gcrs.programs.recommender import Choice, Recommender
 from gcrs.programs.reply import Reply
@@ -16,6 +17,9 @@ from gcrs.toolkit.dialogue.linker import Linker
 from gcrs.toolkit.dialogue.turns import Dialogue
 from gcrs.toolkit.errors import DataError, DeadEnd
 from gcrs.toolkit.model.engine import Sampling
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,27 @@ def reply_to_text(recommender: Recommender, linker: Linker, bundle_hash: str, te
     return said.reply
 
 
-def reply_to_dialogue(
-    recommender: Recommender, linker: Linker, dialogue: Dialogue, request: Request
-) -> tuple[Reply, tuple[str, ...]]:
-    """The assistant's next turn in a dialogue, and the ids in it that the catalogue does not have.
+@dataclass(frozen=True)
+class Asked:
+    """A dialogue from elsewhere as the program takes it: its items linked, and what may be recommended next.
+
+    `allowed` and `admitted` are bool [items in the codebook's order]: by rules and by what was said, and by the rules
+    alone. `outside` are ids in the dialogue that the catalogue does not have.
+    """
+
+    dialogue: Dialogue
+    rules: Rules
+    allowed: np.ndarray
+    admitted: np.ndarray
+    outside: tuple[str, ...]
+
+
+def ask(recommender: Recommender, linker: Linker, dialogue: Dialogue, rules: Rules) -> Asked:
+    """Read a dialogue from elsewhere.
 
     Items stand in it as `<item:ID>`; titles in its words are linked as well, and what the catalogue does not have is
     read as the word "it". Items mentioned, recommended or disliked in it are not recommended again. Raises DataError
-    for a dialogue without turns, UsageError for rules, UnknownItem for exclusions, DeadEnd when nothing is left.
+    for a dialogue without turns, UsageError for rules, UnknownItem for exclusions, DeadEnd when these leave nothing.
     """
     if not dialogue.turns:
         raise DataError("The dialogue has no turns.", hint="Give at least one turn of the user.")
@@ -76,19 +93,35 @@ def reply_to_dialogue(
         linked.extend(turns[-1].mentions)
     banned = {item for turn in turns for item in (*turn.mentions, *turn.decided_targets, *turn.feedback)}
     edition = recommender.parts.edition
-    admitted = Rules(request.where, request.exclude, request.allow, request.or_unknown).offered(edition)
+    admitted = rules.offered(edition)
     allowed = admitted & edition.columns.allowed(exclude=banned)[edition.rows]
-    if request.intent == "recommend" and not allowed.any():
+    return Asked(Dialogue(dialogue.id, tuple(turns)), rules, allowed, admitted, tuple(outside))
+
+
+def reply_to(recommender: Recommender, asked: Asked, intent: Choice, **options: Any) -> Reply:
+    """The assistant's next turn; `options` are those of `Recommender.reply`. DeadEnd when nothing is left."""
+    if intent == "recommend" and not asked.allowed.any():
         raise DeadEnd(
             "Nothing is left to recommend: the dialogue names all that the rules admit.", hint="Relax a rule."
         )
-    reply = recommender.reply(
-        Dialogue(dialogue.id, tuple(turns)),
-        intent=request.intent,
-        k=request.k,
-        allowed=allowed,
-        admitted=admitted,
-        sampling=Sampling(seed=request.seed),
-        rules=request.where,
+    return recommender.reply(
+        asked.dialogue,
+        intent=intent,
+        allowed=asked.allowed,
+        admitted=asked.admitted,
+        rules=asked.rules.where,
+        **options,
     )
-    return reply, tuple(outside)
+
+
+def reply_to_dialogue(
+    recommender: Recommender, linker: Linker, dialogue: Dialogue, request: Request
+) -> tuple[Reply, tuple[str, ...]]:
+    """The assistant's next turn in a dialogue, and the ids in it that the catalogue does not have.
+
+    Raises what `ask` and `reply_to` raise.
+    """
+    rules = Rules(request.where, request.exclude, request.allow, request.or_unknown)
+    asked = ask(recommender, linker, dialogue, rules)
+    reply = reply_to(recommender, asked, request.intent, k=request.k, sampling=Sampling(seed=request.seed))
+    return reply, asked.outside

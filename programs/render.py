@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from gcrs.toolkit.dialogue.turns import Turn
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from gcrs.programs.reply import Reply
     from gcrs.toolkit.catalog.item import Catalog, Fact, Item
+    from gcrs.toolkit.model.engine import Piece
 
 LONGEST_FACT = 160
 _HUGS = re.compile(r"[ \t]+[?!.,;:](?![.?!\w])")
@@ -56,6 +57,27 @@ def shown_text(text: str, catalog: Catalog) -> str:
             out.append(clean(value.lstrip() if after_item and hugs(value) else value))
         after_item = what == "item"
     return "".join(out)
+
+
+class Running:
+    """A reply as it comes: what each piece adds to what is shown, titles in place of item spans.
+
+    The first piece begins without blanks; punctuation stands close behind a title. `catalog` gives that of now.
+    """
+
+    def __init__(self, catalog: Callable[[], Catalog]) -> None:
+        self.text = ""
+        self._catalog = catalog
+        self._after_item = False
+
+    def add(self, piece: Piece) -> str:
+        """What the piece adds; empty when that is nothing."""
+        text = shown_text(piece.text, self._catalog())
+        if not self.text or (self._after_item and hugs(text)):
+            text = text.lstrip()
+        self._after_item = piece.kind == "item"
+        self.text += text
+        return text
 
 
 def hugs(text: str) -> bool:

@@ -154,3 +154,12 @@ def toy_bundle(toy_encoder_dir: Path, toy_base_dir: Path, tmp_path_factory: pyte
     places: dict[str, Any] = {"catalog": root / "catalog", "out": root / "toy", "base": str(toy_base_dir)}
     finetune(FinetuneConfig(dialogues=dialogues, **places, **settings))
     return root / "toy"
+
+
+@pytest.fixture(scope="session")
+def served(toy_bundle: Path) -> Iterator[Any]:
+    """`gcrs serve --http` over the toy bundle, for every test that changes nothing of it but sessions."""
+    from serving_helpers import CLI, serving
+
+    with serving([*CLI, "serve", "--http", "--bundle", str(toy_bundle), "--port", "0"]) as server:
+        yield server

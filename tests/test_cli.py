@@ -29,6 +29,7 @@ Commands:
   pull       Fetch a bundle that was pushed; then --bundle finds it by name.
   chat       Talk with the recommender; reads lines from a pipe as well.
   recommend  The k best items and a reply for one message or dialogue.
+  serve      Serve the recommender to programs, agents and browsers.
   prove      Decode at random; fails unless every item is an allowed one.
   bench      What gcrs costs, each row beside a named baseline.
   doctor     Look after this machine; forecast a fine-tuning run.
