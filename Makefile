@@ -34,7 +34,7 @@ chat: $(STAMP)
 	@$(BIN)/gcrs chat $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

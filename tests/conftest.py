@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-REAL_DATA = os.environ.pop("GCRS_DATA", None)  # gcrs itself keeps its journals where that says: ours get a place below
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")  # one of several processes that share out the tests; None: the only one
+if WORKER is None:  # gcrs itself keeps its journals where GCRS_DATA says: ours get a place below
+    os.environ["GCRS_REAL_DATA"] = os.environ.pop("GCRS_DATA", "")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["ANONYMIZED_TELEMETRY"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    os.environ.setdefault("OMP_NUM_THREADS", "1" if WORKER else "2")
     os.environ.pop("NO_COLOR", None)
     os.environ.pop("FORCE_COLOR", None)
 
@@ -54,18 +56,26 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of public data sets (redial/, movies/ …): $GCRS_DATA, else shared/data beside the checkout."""
-    folder = Path(REAL_DATA) if REAL_DATA else ROOT.parent / "shared" / "data"
+    folder = Path(os.environ["GCRS_REAL_DATA"] or ROOT.parent / "shared" / "data")
     if not folder.is_dir():
         pytest.skip("no real data: set GCRS_DATA to the folder that holds redial/ and movies/")
     return folder
 
 
 def _weights(name: str) -> Path:
+    from filelock import FileLock
+
     from gcrs.toolkit.errors import MissingModelError
+    from gcrs.toolkit.files import cache_dir
+    from gcrs.toolkit.model.base import DEFAULT_BASE, find_base
     from gcrs.toolkit.weights import fetch
 
     try:
-        return fetch(name)
+        with FileLock((cache_dir() / "weights").resolve() / ".tests.lock"):  # one process fetches and converts
+            place = fetch(name)
+            if name == DEFAULT_BASE:
+                find_base(name)
+            return place
     except MissingModelError as error:
         pytest.skip(f"the weights {name} are not here and could not be fetched: {error.message[:200]}")
 
