@@ -1218,7 +1218,7 @@ def eval_verb(
     dtype: Annotated[Literal["auto", "bf16", "fp32"], typer.Option(help="Number format of the model.")] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Score a bundle on dialogues, beside baselines on the same cases."""
+    """Score a bundle on dialogues, beside baselines and another run."""
     from gcrs.toolkit.eval.config import EvalConfig, baseline_names
 
     names, left_out = baseline_names(baselines, has_training=bool(train))

@@ -24,6 +24,7 @@ Options:
 
 Commands:
   finetune   Teach a model a catalogue, and dialogues if there are any.
+  tune       Search the shares of the training data with short runs.
   export     Write bundle and base as one Hugging Face directory.
   push       Share a bundle: to a directory, or to the Hugging Face hub.
   pull       Fetch a bundle that was pushed; then --bundle finds it by name.
@@ -31,6 +32,7 @@ Commands:
   recommend  The k best items and a reply for one message or dialogue.
   serve      Serve the recommender to programs, agents and browsers.
   prove      Decode at random; fails unless every item is an allowed one.
+  eval       Score a bundle on dialogues, beside baselines and another run.
   bench      What gcrs costs, each row beside a named baseline.
   doctor     Look after this machine; forecast a fine-tuning run.
   catalog    Build, show, check and change a catalogue with semantic IDs.
