@@ -1,6 +1,7 @@
-"""Ten unedited chats of a bundle as Markdown: scripts of tests/data/chats.json drawn by seed, replies as they came.
+"""Unedited chats of a bundle as Markdown: scripts drawn by seed, replies as they came.
 
 python tests/benchmarks/write_chats.py --bundle movies > chats.md
+python tests/benchmarks/write_chats.py --bundle games-bundle --scripts tests/data/board_games_chats.json --chats 5
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "data" / "chats.json"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="movies")
+    parser.add_argument("--scripts", type=Path, default=SCRIPTS, help="lists of the person's messages, as JSON")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--chats", type=int, default=10)
     args = parser.parse_args()
@@ -28,7 +30,7 @@ def main() -> int:
 
     talker = load_talker(args.bundle)
     catalog = talker.bundle.catalog
-    scripts = json.loads(SCRIPTS.read_text(encoding="utf-8"))
+    scripts = json.loads(args.scripts.read_text(encoding="utf-8"))
     chosen = np.random.default_rng(args.seed).choice(len(scripts), size=args.chats, replace=False)
     for number, script in enumerate(chosen, 1):
         session = ChatSession(
