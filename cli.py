@@ -1100,6 +1100,11 @@ def serve(
     if http == mcp:
         hint = "--http serves MCP as well, at /mcp." if http else "Pass --http or --mcp."
         raise UsageError("Say how to serve: either --http or --mcp.", hint=hint)
+    if mcp and (host != "127.0.0.1" or port != 8642 or session_dir is not None):  # a token may stand in the environment
+        raise UsageError(
+            "--host, --port and --session-dir are for --http: --mcp speaks over standard input and output.",
+            hint="--http serves MCP as well, at /mcp.",
+        )
     from gcrs.programs.serving.config import ServeConfig
     from gcrs.programs.serving.run import listen, require, serve_http, serve_mcp
 

@@ -274,6 +274,7 @@ def test_the_verb_refuses_with_exit_code_two() -> None:
         return done.returncode, done.stderr
 
     assert serve() == (2, "gcrs: error: Say how to serve: either --http or --mcp. Pass --http or --mcp.\n")
+    assert serve("--mcp", "--port", "1")[0] == 2, "a flag that would do nothing is refused"
     assert serve("--http", "--host", "0.0.0.0")[0] == 2
     without = (
         "import importlib.util as u; real = u.find_spec; u.find_spec = lambda n, *a: n != 'fastapi' and real(n) or None"
