@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from gcrs.programs.measured_replies import examples, replies_report, written_replies
 from gcrs.programs.sampled_rows import RETRIEVE_THEN_GENERATE, sampled_rows
+from gcrs.toolkit.dialogue.budget import BUDGET
 from gcrs.toolkit.dialogue.turns import Dialogue, read_dialogues
 from gcrs.toolkit.eval.baseline_rows import ABOUT, baseline_rankings
 from gcrs.toolkit.eval.baselines import mention_counts
 from gcrs.toolkit.eval.cases import MODES, PROTOCOLS, TURNS, UNIT
 from gcrs.toolkit.eval.measured import Measured
-from gcrs.toolkit.eval.model_scores import BUDGET, ModelSpec, Piece, score_piece
+from gcrs.toolkit.eval.model_scores import ModelSpec, Piece, score_piece
 from gcrs.toolkit.eval.promises import broken, promised
 from gcrs.toolkit.eval.replies import measure
 from gcrs.toolkit.eval.report import check_comparable, check_same_cases

@@ -24,7 +24,7 @@ from gcrs.programs.guard import LeakGuard, licensed_items
 from gcrs.programs.reply import Reply, derive
 from gcrs.programs.signatures import Conversation, PredictIntent, PredictTarget, WriteResponse
 from gcrs.programs.zero_shot import Parts, as_pieces, look_up
-from gcrs.toolkit.dialogue.budget import fit
+from gcrs.toolkit.dialogue.budget import BUDGET, fit
 from gcrs.toolkit.dialogue.turns import Dialogue, Intent, Turn
 from gcrs.toolkit.errors import UsageError
 from gcrs.toolkit.ids.codebook import spell
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 Choice = Literal["free", "recommend", "chat"]
 
-BUDGET = 1024  # prompt tokens
 NOTHING_SAID = "Tell me a little more about what you are looking for."
 INTENTS: tuple[Intent, Intent] = ("recommend", "chat")
 

@@ -18,6 +18,7 @@ from gcrs.toolkit.model.tokens import TokenSpace
 
 Segment = tuple[Literal["text", "item"], str]
 
+BUDGET = 1024  # tokens of a prompt: in a chat, in validation and in evaluation
 GAP = " … "
 SLACK = 16  # tokens: what cutting and re-encoding text may add
 _SAID: dict[Feedback, str] = {"liked": "I liked", "disliked": "I did not like", "seen": "I have seen"}

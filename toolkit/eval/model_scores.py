@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from gcrs.toolkit.dialogue.budget import BUDGET
 from gcrs.toolkit.dialogue.turns import Dialogue
 from gcrs.toolkit.eval.one_pass import TurnScore, score_dialogue
 
 if TYPE_CHECKING:
     from gcrs.toolkit.model.bundle import Bundle
     from gcrs.toolkit.model.engine import Engine
-
-BUDGET = 1024  # prompt tokens, as the program's
 
 
 @dataclass(frozen=True)

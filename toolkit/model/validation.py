@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from gcrs.toolkit.ids.codebook import Codebook
     from gcrs.toolkit.model.tokens import TokenSpace
 
-CONTEXT = 1024  # tokens of a prompt; of a longer one the newest turns behind a summary
 RANKED = 50  # items a reply
 
 
@@ -58,6 +57,7 @@ def validate(
 
     Intent and words are scored with the decisions of the data before them.
     """
+    from gcrs.toolkit.dialogue.budget import BUDGET
     from gcrs.toolkit.eval.metrics import rank_of
     from gcrs.toolkit.eval.one_pass import score_dialogue
     from gcrs.toolkit.model.engine import Engine
@@ -71,7 +71,7 @@ def validate(
             dialogue = dialogue[: items[-1] + 1]
         left -= len(items)
         wanted = dict.fromkeys(items, min(RANKED, len(book)))
-        for one in score_dialogue(engine, dialogue, wanted, budget=CONTEXT, beams=RANKED):
+        for one in score_dialogue(engine, dialogue, wanted, budget=BUDGET, beams=RANKED):
             turn = dialogue.turns[one.turn]
             found.intents.append((one.recommend >= 0.5) == (turn.decided_intent == "recommend"))
             found.intent_groups.append(group)
