@@ -7,11 +7,11 @@ Knows nothing of models, mixtures or searches.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gcrs.toolkit.catalog.nearest import nearest
 from gcrs.toolkit.errors import UsageError
 
 METRICS = ("recall@1", "recall@10", "recall@50", "intent_accuracy", "bits_per_byte")
@@ -31,7 +31,7 @@ class Objective:
         for part in text.split(","):
             name, equals, value = (piece.strip() for piece in part.partition("="))
             if name not in METRICS:
-                near = difflib.get_close_matches(name, METRICS, n=1, cutoff=0.5)
+                near = nearest(name, METRICS, most=1)
                 hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(METRICS)}."
                 raise UsageError(f"The objective names the metric {name!r}, which is not known.", hint=hint)
             try:
