@@ -35,7 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["ANONYMIZED_TELEMETRY"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ.setdefault("OMP_NUM_THREADS", "1" if WORKER else "2")
+    several = WORKER or getattr(config.option, "numprocesses", None)  # workers inherit what the first process sets
+    os.environ.setdefault("OMP_NUM_THREADS", "1" if several else "2")
     os.environ.pop("NO_COLOR", None)
     os.environ.pop("FORCE_COLOR", None)
 
