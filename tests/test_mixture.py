@@ -120,6 +120,14 @@ def test_what_the_tasks_over_dialogues_are() -> None:
     assert history.num_examples == 3
     first = history.get_example(0)
     assert first.turns[0].text == "<item:m01>" and first.turns[1].decided_targets == ("m05",)
+    baskets = make_task("baskets", data)
+    orders = {tuple(t.decided_targets or t.mentions for t in baskets.get_example(n).turns) for n in range(60)}
+    assert len(orders) > 8, "ever new orders"
+    assert baskets.get_example(7) == baskets.get_example(7)
+    for n in range(60):
+        turns = baskets.get_example(n).turns
+        named = [item for turn in turns for item in (turn.decided_targets or turn.mentions)]
+        assert turns[0].role == "user" and turns[-1].role == "assistant" and len(set(named)) == len(named)
     own = make_task("own-mentions", data)
     assert {d.id for n in range(own.num_examples) if (d := own.get_example(n))} == {"d1", "d2", "d3"}
     chat = make_task("chat", data)

@@ -1,4 +1,4 @@
-"""Training tasks over dialogues that people held: whole, their items alone, what the person names, history, plain chat.
+"""Training tasks over dialogues that people held: whole, their items alone or shuffled, own mentions, history, plain chat.
 
 Each is an index into dialogues that lie in memory anyway; an example is cut out when it is asked for. Knows nothing of
 tokens, weights or budgets.
@@ -15,6 +15,7 @@ from gcrs.toolkit.dialogue.tasks import REPLY, SmallTalk, Source
 from gcrs.toolkit.dialogue.turns import Dialogue, Turn
 
 HISTORY = 10  # most items of a history without words
+BASKET_GIVEN = 3  # most items that a basket begins with
 
 
 class _OfDialogues:
@@ -92,6 +93,46 @@ class HistoryToId(_OfDialogues):
         asked = " ".join(f"<item:{item}>" for item in named)
         targets = dialogue.turns[at].decided_targets
         return Dialogue(f"{self.name}-{n}", (Turn("user", asked), Turn("assistant", "", "recommend", targets)))
+
+
+class Baskets(_OfDialogues):
+    """A dialogue's items in ever new orders, without a word: what goes with what, whoever named it first.
+
+    What was disliked stays out. One to three items are given, then each second one is to be found. Example n is the
+    dialogue n modulo their number, in an order drawn from n.
+    """
+
+    name = "baskets"
+    layout = "items"
+
+    def __init__(self, dialogues: Sequence[Dialogue], source: Source, orders: int = 100) -> None:
+        super().__init__(dialogues)
+        self.source, self.orders = source, orders
+        self._baskets = [basket for dialogue in dialogues if len(basket := _basket(dialogue)) > 1]
+
+    @property
+    def num_examples(self) -> int:
+        return len(self._baskets) * self.orders
+
+    def get_example(self, n: int) -> Dialogue:
+        basket, rng = self._baskets[n % len(self._baskets)], self.source.rng(self.name, n)
+        order = [basket[int(at)] for at in rng.permutation(len(basket))]
+        given = int(rng.integers(1, min(BASKET_GIVEN, len(order) - 1) + 1))
+        turns = [Turn("user", " ".join(f"<item:{item}>" for item in order[:given]))]
+        for m, item in enumerate(order[given:]):
+            mention = Turn("user", f"<item:{item}>")
+            turns.append(mention if m % 2 else Turn("assistant", "", "recommend", (item,)))
+        return Dialogue(f"{self.name}-{n}", tuple(turns if turns[-1].role == "assistant" else turns[:-1]))
+
+
+def _basket(dialogue: Dialogue) -> list[str]:
+    """The different items of a dialogue that nobody disliked, in order of appearance."""
+    named: dict[str, None] = {}
+    disliked: set[str] = set()
+    for turn in dialogue.turns:
+        named |= dict.fromkeys((*turn.mentions, *turn.decided_targets))
+        disliked |= {item for item, said in turn.feedback.items() if said == "disliked"}
+    return [item for item in named if item not in disliked]
 
 
 class PlainChat(_OfDialogues):

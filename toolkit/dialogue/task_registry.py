@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from gcrs.toolkit.dialogue.corpus import Layout
-from gcrs.toolkit.dialogue.dialogue_tasks import Excerpts, HistoryToId, OwnMentions, PlainChat, WholeDialogues
+from gcrs.toolkit.dialogue.dialogue_tasks import (
+    Baskets,
+    Excerpts,
+    HistoryToId,
+    OwnMentions,
+    PlainChat,
+    WholeDialogues,
+)
 from gcrs.toolkit.dialogue.ratings import Contrast, RatingsToId, Taste, tastes_of
 from gcrs.toolkit.dialogue.tasks import (
     FactsToItem,
@@ -146,6 +153,11 @@ def _own_mentions(data: TaskData) -> Task:
 @register_task("history-to-id", "the items named so far, without words -> the next reply's", needs=DIALOGUES)
 def _history(data: TaskData) -> Task:
     return HistoryToId(data.dialogues)
+
+
+@register_task("baskets", "the dialogues' items in ever new orders -> each second one", needs=DIALOGUES)
+def _baskets(data: TaskData) -> Task:
+    return Baskets([*data.dialogues, *data.unordered], data.source)
 
 
 @register_task("chat", "talk without items, against forgetting how to talk")
