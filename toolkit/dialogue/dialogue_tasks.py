@@ -1,4 +1,4 @@
-"""Training tasks over dialogues that people held: whole, their items alone or shuffled, own mentions, history, plain chat.
+"""Training tasks over dialogues that people held: whole, their items alone or shuffled, mentions, history, plain chat.
 
 Each is an index into dialogues that lie in memory anyway; an example is cut out when it is asked for. Knows nothing of
 tokens, weights or budgets.
