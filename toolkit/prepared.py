@@ -190,12 +190,15 @@ class PreparedCatalog:
 
     @classmethod
     def load(cls, directory: Path) -> PreparedCatalog:
-        """Read what `save` (or a bundle) wrote. DataError names the part that is missing, broken or mixed."""
+        """Read what `save` (or a bundle) wrote; a shipped bundle's name stands for its directory.
+
+        DataError names the part that is missing, broken or mixed.
+        """
         from gcrs.toolkit.catalog.readers import read_items
         from gcrs.toolkit.ids.build import load_codebook
         from gcrs.toolkit.ids.quantizer import load_quantizer
 
-        directory = Path(directory)
+        directory = catalog_path(directory)
         manifest = _read_manifest(directory)
         for part in PARTS:
             path = directory / part

@@ -30,7 +30,7 @@ class AdapterShape:
 
     rank: int = 32
     alpha: int = 64
-    dropout: float = 0.05
+    dropout: float = 0.0
 
 
 def linear_names(model: PreTrainedModel) -> list[str]:
