@@ -640,7 +640,7 @@ def _settings(config: str | None, assignments: list[str] | None, flags: Mapping[
 
 @app.command()
 def finetune(
-    catalog: Annotated[Path | None, typer.Option(metavar="DIR", help="Directory of `gcrs catalog build`, or a bundle.")] = None,
+    catalog: Annotated[Path | None, typer.Option(metavar="DIR", help="Of `gcrs catalog build`, or a bundle.")] = None,
     dialogues: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Dialogues; repeatable.")] = None,
     valid: Annotated[Path | None, typer.Option(metavar="FILE", help="Dialogues for validation.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Bundle to write.")] = None,

@@ -6,13 +6,14 @@ Carries out an EvalConfig; what the parts measure is theirs. Knows nothing of fl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcrs.programs.measured_replies import examples, replies_report, written_replies
 from gcrs.programs.sampled_rows import RETRIEVE_THEN_GENERATE, sampled_rows
 from gcrs.toolkit.dialogue.budget import BUDGET
+from gcrs.toolkit.dialogue.shape import PRODUCT
 from gcrs.toolkit.dialogue.turns import Dialogue, read_dialogues
 from gcrs.toolkit.eval.baseline_rows import ABOUT, baseline_rankings
 from gcrs.toolkit.eval.baselines import mention_counts
@@ -62,6 +63,9 @@ def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: P
 
     other = None if compare is None else check_comparable(compare)
     bundle = Bundle.load(config.bundle)
+    if bundle.tokens.shape != PRODUCT:
+        sampled = {RETRIEVE_THEN_GENERATE, "zero-shot"}
+        config = replace(config, replies=0, baselines=tuple(b for b in config.baselines if b not in sampled))
     split = read_split(config.dialogues, bundle.catalog, limit=config.limit, skip_unknown=config.skip_unknown)
     raw = [dialogue for path in config.train for dialogue in read_dialogues(path)]
     if compare is not None and other is not None:
@@ -97,6 +101,8 @@ def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: P
     report["n"], report["rows"] = chosen["n"], chosen[config.mode]
     turns_trained = [tokens_of(masked(turn.text)) for dialogue in raw for turn in dialogue.turns]
     replies = [measure(some, turns_trained, seed=config.seed) for some in written]
+    if bundle.tokens.shape.decisions == "none":
+        del report["intent"]  # it decides none; turns without an item to rank were not written
     report["written"] = replies_report(config, replies)
     report["promises"] = promised(measured, written, bundle.catalog, split)
     lines = _lines(ground, rows)

@@ -25,8 +25,9 @@ from gcrs.programs.reply import Reply, derive
 from gcrs.programs.signatures import Conversation, PredictIntent, PredictTarget, WriteResponse
 from gcrs.programs.zero_shot import Parts, as_pieces, look_up
 from gcrs.toolkit.dialogue.budget import BUDGET, fit
+from gcrs.toolkit.dialogue.shape import PRODUCT
 from gcrs.toolkit.dialogue.turns import Dialogue, Intent, Turn
-from gcrs.toolkit.errors import UsageError
+from gcrs.toolkit.errors import DataError, UsageError
 from gcrs.toolkit.ids.codebook import spell
 from gcrs.toolkit.live import Edition
 from gcrs.toolkit.model.engine import IntentDecision, Piece, Sampling, Scored
@@ -89,6 +90,11 @@ class Recommender(dspy.Module):
 
         `linker` must be one over the edition's items.
         """
+        if bundle.tokens.shape != PRODUCT:
+            raise DataError(
+                f"Bundle {bundle.directory} is an ablation ({bundle.tokens.shape}): it cannot talk.",
+                hint="Score it with gcrs eval.",
+            )
         lm = local_lm(engine, bundle.hash, str(bundle.directory))
         made = cls(bundle.catalog, bundle.book, bundle.tokens, lm, linker=linker, budget=budget)
         return made if edition is None or not edition.version else made.over(edition, linker)

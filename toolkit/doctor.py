@@ -158,7 +158,7 @@ def foresee(config: FinetuneConfig, *, data: bool, progress: Progress | None = N
     prepared = PreparedCatalog.load(config.catalog)
     with _looking():
         base = find_base(config.base)
-    tokens = TokenSpace(base.tokenizer_json, base.rows, prepared.book.codes)
+    tokens = TokenSpace(base.tokenizer_json, base.rows, prepared.book.codes, config.shape)
     if progress:
         progress(0, 0, "reading and making dialogues")
     found = training_data(config, prepared, tokens)

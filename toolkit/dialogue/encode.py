@@ -2,8 +2,8 @@
 
     <|im_start|>assistant\n <REC> <BOI><a_17>…<EOI> [<BOI>…<EOI> …] <RESP> text … <BOI>…<EOI> … <|im_end|>\n
 
-Used by training, evaluation, chat and serving alike. `encode(d[:n])` is a prefix of `encode(d)`. Knows nothing of
-weights, losses or decoding.
+Used by training, evaluation, chat and serving alike. `encode(d[:n])` is a prefix of `encode(d)` (not in the ablation
+that drops past decisions, `shape.py`). Knows nothing of weights, losses or decoding.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gcrs.toolkit.dialogue.shape import Decisions
 from gcrs.toolkit.dialogue.turns import Dialogue, Turn
 from gcrs.toolkit.ids.codebook import Codebook
 from gcrs.toolkit.model.tokens import TokenSpace
@@ -72,19 +73,22 @@ def _words(writer: _Writer, turn: Turn, tokens: TokenSpace, book: Codebook, word
             writer.add(span[-1:], Kind.CONTEXT if word == Kind.CONTEXT else code)
 
 
-def _turn(writer: _Writer, turn: Turn, tokens: TokenSpace, book: Codebook, rng: Generator | None) -> None:
+def _turn(
+    writer: _Writer, turn: Turn, tokens: TokenSpace, book: Codebook, rng: Generator | None, shown: Decisions
+) -> None:
     writer.add(tokens.header(turn.role), Kind.CONTEXT)
     if turn.role == "user":
         _words(writer, turn, tokens, book, Kind.CONTEXT, Kind.USER_ITEM)
         writer.add(tokens.close, Kind.CONTEXT)
         return
-    targets = list(turn.decided_targets) if turn.decided_intent == "recommend" else []
+    targets = list(turn.decided_targets) if turn.decided_intent == "recommend" and shown == "all" else []
     if rng is not None and len(targets) > 1:
         targets = [targets[n] for n in rng.permutation(len(targets))]
-    writer.add([tokens.rec if turn.decided_intent == "recommend" else tokens.chat], Kind.INTENT)
-    for target in targets:
-        writer.add(tokens.span(book.semantic_id(target)), Kind.TARGET)
-    writer.add([tokens.resp], Kind.TARGET if targets else Kind.CONTEXT)
+    if shown != "none":
+        writer.add([tokens.rec if turn.decided_intent == "recommend" else tokens.chat], Kind.INTENT)
+        for target in targets:
+            writer.add(tokens.span(book.semantic_id(target)), Kind.TARGET)
+        writer.add([tokens.resp], Kind.TARGET if targets else Kind.CONTEXT)
     _words(writer, turn, tokens, book, Kind.TEXT, Kind.MENTION)
     writer.add([tokens.end], Kind.TEXT)
     writer.add(tokens.newline, Kind.CONTEXT)
@@ -99,8 +103,8 @@ def encode(dialogue: Dialogue, tokens: TokenSpace, book: Codebook, *, rng: Gener
     writer = _Writer()
     writer.add(tokens.bos, Kind.CONTEXT)
     ends: list[int] = []
-    for turn in dialogue.turns:
-        _turn(writer, turn, tokens, book, rng)
+    for n, turn in enumerate(dialogue.turns):
+        _turn(writer, turn, tokens, book, rng, tokens.shape.at(n + 1 == len(dialogue)))
         ends.append(len(writer.ids))
     return Encoded(np.asarray(writer.ids, dtype=np.int32), np.asarray(writer.kinds, dtype=np.uint8), tuple(ends))
 

@@ -8,7 +8,7 @@ there. Knows nothing of metrics, files or processes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from gcrs.toolkit.dialogue.budget import fit
 from gcrs.toolkit.dialogue.encode import Kind, encode
 from gcrs.toolkit.dialogue.turns import Dialogue
+from gcrs.toolkit.eval.direct import direct_targets
 
 if TYPE_CHECKING:
     from gcrs.toolkit.model.engine import Engine, Scored
@@ -61,23 +62,25 @@ def score_dialogue(
     head = len(engine.tokens.header("assistant"))
     turns = [n for n, turn in enumerate(dialogue.turns) if turn.role == "assistant"]
     short = [n for n in turns if n == 0 or ends[n - 1] + head <= budget]
+    if not engine.tokens.shape.past_decisions:  # each reply is read behind another history: no pass serves two
+        short = []
     out: list[TurnScore] = []
     if short:
         whole = dialogue[: short[-1] + 1]
         out = _score(engine, whole, short, {n: wanted[n] for n in short if n in wanted}, beams)
     for n in turns[len(short) :]:
-        seen = fit(dialogue[:n], engine.tokens, engine.book, budget).dialogue
-        last = len(seen)
-        again = Dialogue(dialogue.id, (*seen.turns, dialogue.turns[n]))
+        fitted = fit(dialogue[:n], engine.tokens, engine.book, budget)
+        last = len(fitted.dialogue)
+        again = Dialogue(dialogue.id, (*fitted.dialogue.turns, dialogue.turns[n]))
         (one,) = _score(engine, again, [last], {last: wanted[n]} if n in wanted else {}, beams)
-        out.append(TurnScore(n, one.recommend, one.ranking, one.scores, one.words, one.spans, one.size, True))
+        out.append(replace(one, turn=n, fitted=bool(fitted.dropped)))
     return out
 
 
 def _score(
     engine: Engine, dialogue: Dialogue, turns: Sequence[int], wanted: Mapping[int, int], beams: int
 ) -> list[TurnScore]:
-    tokens = engine.tokens
+    tokens, shape = engine.tokens, engine.tokens.shape
     encoded = encode(dialogue, tokens, engine.book)
     ids, kinds = encoded.ids.tolist(), encoded.kinds
     begins = (len(tokens.bos), *encoded.turn_ends)
@@ -98,9 +101,12 @@ def _score(
     )
     found: dict[int, list[Scored]] = dict(zip(ready, read.targets, strict=True))
     for n, at in ranked.items():
-        if n not in found:  # the data says that this reply chats, or its items are not in the catalogue
-            wide = min(size, max(beams, wanted[n]))
-            found[n] = engine.targets([*ids[:at], tokens.rec], k=min(size, wanted[n]), beams=wide)
+        depth, wide = min(size, wanted[n]), min(size, max(beams, wanted[n]))
+        if shape.decisions != "all":
+            opened_by = [tokens.rec, tokens.resp] if shape.decisions == "intent" else []
+            found[n] = direct_targets(engine, [*ids[:at], *opened_by], depth, wide)
+        elif n not in found:  # the data says that this reply chats, or its items are not in the catalogue
+            found[n] = engine.targets([*ids[:at], tokens.rec], k=depth, beams=wide)
     losses = dict(zip(supervised.tolist(), read.losses.tolist(), strict=True))
 
     def spent(turn: int, kind: Kind) -> Spent:
@@ -109,6 +115,8 @@ def _score(
 
     out = []
     for n, chance in zip(turns, read.recommend.tolist(), strict=True):
+        if shape.decisions == "none":  # whether it recommends is whether it names an item
+            chance = float(bool(found.get(n)))
         best = found.get(n, [])[: wanted.get(n, 0)]
         said = "".join(value for what, value in dialogue.turns[n].segments() if what == "text")
         length = len(said.encode("utf-8", "replace"))

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gcrs.toolkit.dialogue.shape import PRODUCT, SequenceShape
 from gcrs.toolkit.errors import DataError, GcrsError, MissingModelError
 from gcrs.toolkit.files import (
     atomic_directory,
@@ -86,6 +87,8 @@ def write_bundle(
             "catalog": prepared.hash,
             "parts": parts,
         }
+        if tokens.shape != PRODUCT:
+            manifest["shape"] = tokens.shape.to_json()
         write_manifest(manifest, staged)
     return sha256_json(manifest)
 
@@ -146,7 +149,8 @@ class Bundle:
         raw = json.loads((self.directory / "tokenizer.json").read_text(encoding="utf-8"))
         rows = int(self.manifest["base"]["rows"])
         raw["added_tokens"] = [token for token in raw["added_tokens"] if token["id"] < rows]
-        return TokenSpace(json.dumps(raw), rows, tuple(self.manifest["codes"]))
+        shape = SequenceShape.from_json(self.manifest.get("shape"))
+        return TokenSpace(json.dumps(raw), rows, tuple(self.manifest["codes"]), shape)
 
     @cached_property
     def popularity(self) -> dict[str, int]:

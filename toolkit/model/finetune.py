@@ -154,7 +154,7 @@ def finetune(
     refuse_early(config, len(CONTROLS) + sum(book.codes))
     with process.main_process_first():  # one of them fetches and converts
         base = find_base(config.base, progress)
-    tokens = TokenSpace(base.tokenizer_json, base.rows, book.codes)
+    tokens = TokenSpace(base.tokenizer_json, base.rows, book.codes, config.shape)
     tell(0, 0, "reading and making dialogues")
     data = training_data(config, prepared, tokens)
     config = fitted(config, data)
@@ -196,7 +196,9 @@ def finetune(
     texts = [prepared.words(item_id) for item_id in book]
     with torch.no_grad():
         for name, part in row_modules(model).items():  # an untied head starts from its own rows of the same words
-            rows = initial_rows(part.weight.cpu(), tokens, book, texts, seed=config.seed)
+            rows = initial_rows(
+                part.weight.cpu(), tokens, book, texts, seed=config.seed, words=config.id_init == "words"
+            )
             if warm is not None:
                 rows = warm.kept_rows(name, rows, tokens, book)
             part.weight[tokens.base_rows :] = rows.to(part.weight)

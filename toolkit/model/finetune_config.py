@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from gcrs.toolkit.dialogue.shape import SequenceShape
 from gcrs.toolkit.errors import UsageError
 from gcrs.toolkit.model.base import DEFAULT_BASE
 from gcrs.toolkit.typed_settings import Range, typed
@@ -57,8 +58,14 @@ class FinetuneConfig:
     """Peak learning rate of the adapter (of all weights with `full`: try 3e-4)."""
     id_lr: float = 3e-3
     """Peak learning rate of the rows of new tokens."""
+    id_init: Literal["words", "random"] = "words"
+    """Where the rows of new tokens start: the words of the items that share a code, or noise of the same length."""
     layout: Literal["dialogue", "instance"] = "dialogue"
     """Whole dialogues with loss on every reply, or the paper's instance a target."""
+    decisions: Literal["all", "intent", "none"] = "all"
+    """Ablation: what a reply declares before its words. Other than all: only `gcrs eval` reads the bundle."""
+    past_decisions: bool = True
+    """Ablation: false hides earlier replies' decisions; needs layout instance. Only `gcrs eval` reads the bundle."""
     item_share: float = 0.4
     """Share of the budget spent first on excerpts of the turns with items (0: none)."""
     batch_tokens: int | None = None
@@ -134,10 +141,24 @@ class FinetuneConfig:
             )
         if not self.dialogues and self.made == 0 and self.mixture is None:
             raise UsageError("There is nothing to learn from.", hint="Pass --dialogues FILE, or leave `made` out.")
+        if self.decisions != "all" and (self.item_share or self.made or self.mixture):
+            raise UsageError(
+                f"decisions: {self.decisions} learns from whole dialogues alone.",
+                hint="Set item_share: 0 and made: 0, and leave out the mixture.",
+            )
+        if not self.past_decisions and self.layout != "instance":
+            raise UsageError(
+                "past_decisions: false needs layout: instance.", hint="Within a whole dialogue each reply is also past."
+            )
         if self.quantize == "4bit" and self.method == "full":
             raise UsageError(
                 "4-bit weights cannot be trained themselves.", hint="Use method: lora with quantize: 4bit."
             )
+
+    @property
+    def shape(self) -> SequenceShape:
+        """The shape of the sequences that are trained on."""
+        return SequenceShape(self.decisions, self.past_decisions)
 
     def loss_weights(self) -> dict[str, float]:
         """Loss weight by part of a sequence. A mixture says by its shares what counts: its tokens are alike."""

@@ -33,12 +33,13 @@ def initial_rows(
     *,
     seed: int = 0,
     noise: float = 0.1,
+    words: bool = True,
 ) -> torch.Tensor:
     """fp32 [new tokens, dim] for the rows from `tokens.base_rows` on.
 
     A code's row is the mean embedding of the words of its items (`texts`, in the order of `book.ids`), less the mean
     over all items, scaled to the median norm of the base's rows; codes that no item uses get noise of that norm.
-    `embedding` is the base's [rows, dim].
+    `embedding` is the base's [rows, dim]. Without `words` every new row is noise of that norm (an ablation).
     """
     base = embedding[: tokens.base_rows].float()
     generator = torch.Generator().manual_seed(seed)
@@ -52,16 +53,17 @@ def initial_rows(
         return vector / vector.norm().clamp_min(1e-6) * norm
 
     for n, token in enumerate(tokens.new_tokens):
-        words = CONTROL_WORDS.get(token)
-        jitter = torch.randn(base.shape[1], generator=generator)
-        if words is not None:
-            out[n] = matched(matched(base[tokens.encode_text(words)].mean(dim=0)) + noise * matched(jitter))
+        spelled = CONTROL_WORDS.get(token)
+        jitter = matched(torch.randn(base.shape[1], generator=generator))
+        if spelled is not None:
+            near = matched(base[tokens.encode_text(spelled)].mean(dim=0))
+            out[n] = matched(near + noise * jitter) if words else jitter
     for level, count in enumerate(tokens.codes):
         start = tokens.level_range(level).start - tokens.base_rows
         for code in range(count):
             mine = items[codes[:, level] == code]
             jitter = matched(torch.randn(base.shape[1], generator=generator))
-            if len(mine):
+            if len(mine) and words:
                 out[start + code] = matched(matched(mine.mean(dim=0) - center) + noise * jitter)
             else:
                 out[start + code] = jitter

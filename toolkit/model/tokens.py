@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from gcrs.toolkit.dialogue.shape import PRODUCT, SequenceShape
 from gcrs.toolkit.errors import DataError
 from gcrs.toolkit.ids.codebook import SemanticId, spell
 
@@ -29,13 +30,14 @@ class TokenSpace:
     """The extended vocabulary: the base's ids, then our tokens in a fixed order.
 
     `base_json` is the base tokenizer in the tokenizers library's JSON; `base_rows` the number of rows of the base's
-    embedding; `codes` the codewords at each level. New ids start at `base_rows`: role marks that the base lacks,
-    then `CONTROLS`, then `<a_0>`, `<a_1>`, … level by level.
+    embedding; `codes` the codewords at each level; `shape` which decisions a sequence shows. New ids start at
+    `base_rows`: role marks that the base lacks, then `CONTROLS`, then `<a_0>`, `<a_1>`, … level by level.
     """
 
     base_json: str
     base_rows: int
     codes: tuple[int, ...]
+    shape: SequenceShape = PRODUCT
 
     @cached_property
     def _raw(self) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""Ablations at an equal budget of tokens: each variant trained from the base and scored on the same cases.
+
+    python tests/benchmarks/ablations.py --catalog movies --dialogues train.jsonl --valid valid.jsonl \
+        --tokens 100000 --limit 250 --work ablations [--only full,item-only] [--seeds 0,1]
+
+Every variant is `gcrs finetune` with its settings below and the same batch, rates and seed, then `gcrs eval` under the
+protocols all and new (forced mode; a reply that names no item is a miss). `gcrs eval --compare` gives the paired
+difference to `full` of the same seed. Everything lies in --work; a run that was stopped goes on with the same command.
+Prints a table in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "full": ("intent, target, response", {}),
+    "item-only": ("loss on intent and target alone", {"text_weight": 0, "mention_weight": 0}),
+    "intent-response": ("no target step", {"decisions": "intent"}),
+    "response-only": ("no intent, no target step", {"decisions": "none"}),
+    "excerpts-first": ("full, half of the tokens on excerpts first", {"item_share": 0.5}),
+    "id-rate": ("full, new rows at the adapter's rate", {"id_lr": 0.001}),
+    "id-random": ("full, new rows start from noise", {"id_init": "random"}),
+    "instance": ("full, the paper's instance a target", {"layout": "instance"}),
+    "no-past": ("the same, decisions of earlier replies hidden", {"layout": "instance", "past_decisions": False}),
+}
+COMMON = {"item_share": 0, "made": 0, "text_weight": 0.3, "batch_tokens": 1024, "warmup": 10, "lr": 0.001}
+RUN = [sys.executable, "-c", "import sys; from gcrs.cli import main; sys.exit(main())"]
+
+
+def gcrs(*arguments: object) -> None:
+    """One command line in a process of its own; the script ends where it fails."""
+    command = [str(one) for one in arguments]
+    print("$ gcrs " + " ".join(command), file=sys.stderr, flush=True)
+    subprocess.run([*RUN, *command], check=True, stdout=sys.stderr)
+
+
+def carry_out(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
+    """The evaluation's report of a variant; trained and scored where that has not been done yet."""
+    out = args.work / f"{name}-{seed}"
+    scored = args.work / f"{name}-{seed}.eval"
+    if not (out / "gcrs.json").is_file():
+        settings = COMMON | {"threads": args.threads} | VARIANTS[name][1] | {"tokens": args.tokens}
+        flags = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+        data = ["--catalog", args.catalog, "--from", "none", *(p for d in args.dialogues for p in ("--dialogues", d))]
+        begun = Path(f"{out}.run")
+        resume = ["--resume"] if begun.is_dir() and any(begun.iterdir()) else []
+        gcrs("finetune", *data, "--seed", seed, "--out", out, *flags, *resume)
+    if not (scored / "report.json").is_file():
+        against = args.work / f"full-{seed}.eval"
+        compare = ["--compare", against] if name != "full" and (against / "report.json").is_file() else []
+        few = ["--limit", args.limit, "--replies", 0, "--workers", args.workers]
+        gcrs("eval", "--bundle", out, "--dialogues", args.valid, "--baselines", "popularity,copier", *few, *compare,
+             "--report", scored)  # fmt: skip
+    report: dict[str, Any] = json.loads((scored / "report.json").read_text(encoding="utf-8"))
+    return report
+
+
+def percent(found: dict[str, Any]) -> str:
+    """Value and interval in percent."""
+    return f"{100 * found['value']:.1f} [{100 * found['lo']:.1f}, {100 * found['hi']:.1f}]"
+
+
+def main() -> None:
+    """Carry out what is asked and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--catalog", default="movies")
+    parser.add_argument("--dialogues", action="append", required=True)
+    parser.add_argument("--valid", required=True)
+    parser.add_argument("--tokens", type=int, default=100_000)
+    parser.add_argument("--limit", type=int, default=250)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--only", default=",".join(VARIANTS))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    print("| variant | seed | all: R@1 | R@10 | new: R@1 | R@10 | bits per byte | to full: R@10 all |\n|" + "---|" * 8)
+    for seed in map(int, args.seeds.split(",")):
+        for name in args.only.split(","):
+            report = carry_out(args, name, seed)
+            cells = []
+            for protocol in ("all", "new"):
+                row = report["protocols"][protocol]["forced"][0]
+                cells += [percent(row["recall@1"]), percent(row["recall@10"])]
+            cells.append(f"{report['likelihood']['words']['bits_per_byte']:.3f}")
+            difference = next(
+                (one for one in report.get("compare", {}).get("rows", []) if one.get("name") == "model"), None
+            )
+            cells.append("" if difference is None else percent(difference["recall@10"]))
+            print(f"| {VARIANTS[name][0]} (`{name}`) | {seed} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

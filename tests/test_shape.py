@@ -1,0 +1,116 @@
+"""Ablations of the sequence: what a reply declares, what its past shows. Trained, scored, never talking."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_finetune import config, parts  # noqa: F401  (a fixture)
+
+from gcrs.programs.evaluate import evaluate
+from gcrs.toolkit.dialogue.encode import encode
+from gcrs.toolkit.dialogue.shape import PRODUCT, SequenceShape
+from gcrs.toolkit.dialogue.turns import Dialogue, write_dialogues
+from gcrs.toolkit.errors import DataError, UsageError
+from gcrs.toolkit.eval.config import EvalConfig
+from gcrs.toolkit.eval.direct import words_before_item
+from gcrs.toolkit.eval.one_pass import score_dialogue
+from gcrs.toolkit.model.bundle import Bundle, load_engine
+from gcrs.toolkit.model.engine import Engine
+from gcrs.toolkit.model.finetune import finetune
+from gcrs.toolkit.model.finetune_config import FinetuneConfig
+from toys import toy_book, toy_dialogues, toy_model, toy_tokens
+
+BOOK = toy_book()
+SHAPES = [SequenceShape("none"), SequenceShape("intent"), SequenceShape("all", past_decisions=False)]
+
+
+def test_what_each_shape_shows() -> None:
+    tokens = toy_tokens()
+    whole = toy_dialogues()[1]  # chats, then recommends
+    full, none, intent, recent = (
+        encode(whole, replace(tokens, shape=shape), BOOK).ids.tolist() for shape in (PRODUCT, *SHAPES)
+    )
+    decided = {tokens.rec, tokens.chat, tokens.resp}
+    assert not decided & set(none) and none.count(tokens.boi) == 2, "two items in words, no target"
+    assert intent.count(tokens.resp) == 2 and intent.count(tokens.boi) == 2
+    assert [token for token in intent if token not in decided] == none
+    assert full.count(tokens.resp) == 2 and full.count(tokens.boi) == 3
+    assert recent.count(tokens.resp) == 1 and recent.count(tokens.chat) == 0 and recent.count(tokens.boi) == 3
+    assert recent[-20:] == full[-20:], "the last reply shows its own"
+    alone = replace(tokens, shape=SHAPES[2])
+    assert (
+        encode(whole[:3], alone, BOOK).ids.tolist()
+        == encode(whole[:3], replace(tokens, shape=SHAPES[0]), BOOK).ids.tolist()
+    )
+
+
+@pytest.mark.parametrize("raw", [{}, {"decisions": "some", "past_decisions": True}, [], {"decisions": "all"}])
+def test_a_manifest_with_another_shape_is_refused(raw: Any) -> None:
+    with pytest.raises(DataError, match="sequence shape"):
+        SequenceShape.from_json(raw)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_reads_back(shape: SequenceShape) -> None:
+    assert SequenceShape.from_json(shape.to_json()) == shape
+    assert SequenceShape.from_json(None) == PRODUCT
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decisions": "none", "item_share": 0.4}, "whole dialogues alone"),
+        ({"decisions": "intent", "item_share": 0.0, "made": 5}, "whole dialogues alone"),
+        ({"past_decisions": False}, "needs layout: instance"),
+        ({"decisions": "some"}, "decisions"),
+    ],
+)
+def test_settings_that_do_not_go_together(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        FinetuneConfig(catalog=Path("c"), out=Path("o"), dialogues=(Path("d"),), **changes)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:2])
+def test_the_item_is_where_the_reply_comes_to_one(shape: SequenceShape) -> None:
+    tokens = replace(toy_tokens(), shape=shape)
+    engine = Engine(toy_model(tokens, seed=3), tokens, BOOK)
+    whole = toy_dialogues()[0]
+    (score,) = score_dialogue(engine, whole, {1: 5}, budget=500)
+    header = [*encode(whole[:1], tokens, BOOK).ids.tolist(), *tokens.header("assistant")]
+    prompt = [*header, *([tokens.rec, tokens.resp] if shape.decisions == "intent" else [])]
+    words = words_before_item(engine, prompt)
+    expected = () if words is None else tuple(one.item_id for one in engine.targets([*prompt, *words], k=5, beams=60))
+    assert score.ranking == expected
+    if shape.decisions == "none":
+        assert score.recommend == float(words is not None)
+    again = score_dialogue(engine, whole, {1: 5}, budget=500)
+    assert again == [score]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_ablation_is_trained_and_scored_but_does_not_talk(
+    parts: dict[str, Any],  # noqa: F811
+    tmp_path: Path,
+    shape: SequenceShape,
+) -> None:
+    from gcrs.programs.recommender import Recommender
+
+    way = {"item_share": 0.0, "made": 0, "layout": "dialogue" if shape.past_decisions else "instance"}
+    out = tmp_path / "ablation"
+    finetune(config(parts, out, steps=2, decisions=shape.decisions, past_decisions=shape.past_decisions, **way))
+    bundle = Bundle.load(out)
+    assert bundle.tokens.shape == shape and bundle.manifest["shape"] == shape.to_json()
+    with pytest.raises(DataError, match="it cannot talk"):
+        Recommender.of(bundle, load_engine(bundle))
+    valid = [
+        Dialogue(f"v{n}", (replace(told.turns[0], text=f"So. {told.turns[0].text}"), *told.turns[1:]))
+        for n, told in enumerate(toy_dialogues())
+    ]
+    write_dialogues(valid, tmp_path / "valid.jsonl")
+    asked = EvalConfig(dialogues=tmp_path / "valid.jsonl", bundle=str(out), baselines=("popularity",), workers=1)
+    found = evaluate(asked)
+    assert found.report["n"] == 4 and not found.report["written"]
+    assert ("intent" in found.report) == (shape.decisions != "none")
