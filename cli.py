@@ -664,6 +664,7 @@ def finetune(
     as_json: JsonFlag = False,
 ) -> None:
     """Teach a model a catalogue, and dialogues if there are any."""
+    from gcrs.programs.render import clean
     from gcrs.toolkit.model.finetune import finetune as run
     from gcrs.toolkit.model.finetune_config import FinetuneConfig
 
@@ -678,7 +679,7 @@ def finetune(
             raise UsageError(f"--{name} is missing.", hint="Pass it, or name it in --config. See: gcrs finetune --help")
     chosen = FinetuneConfig.from_mapping(values)
     with _progress() as progress:
-        report = run(chosen, resume=resume, progress=progress, warn=_say)
+        report = run(chosen, resume=resume, progress=progress, warn=lambda text: _say(clean(text)))
     if not report.get("main", True):  # another process of the same run says it
         return
     if as_json:

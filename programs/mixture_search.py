@@ -8,6 +8,7 @@ gain to be had are used up. Knows nothing of DSPy or of terminals.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,7 +181,7 @@ def check_tasks(config: TuneConfig) -> tuple[str, ...]:
 
     for name in config.named:
         check_task(name, "The search")
-    data = task_data(config.base, PreparedCatalog.load(config.base.catalog), {})
+    data = task_data(config.base, PreparedCatalog.load(config.base.catalog), Counter())
     for name in config.named:
         make_task(name, data)
     if len(config.named) < 2:

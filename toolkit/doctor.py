@@ -166,6 +166,15 @@ def foresee(config: FinetuneConfig, *, data: bool, progress: Progress | None = N
     return Outlook.of(config, settings, work_of(config, found.phases), len(tokens.new_ids), validates=bool(found.valid))
 
 
+def absent_device(config: FinetuneConfig) -> Iterator[Check]:
+    """A failed check when the run asks for a GPU that is not here: said before gigabytes are fetched for it."""
+    import torch
+
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        yield Check("device", f"the run asks for {config.device}, but torch finds no GPU here: --set device=cpu, or "
+                              "another machine", 2)  # fmt: skip
+
+
 def missing(config: FinetuneConfig, outlook: Outlook | None) -> list[Check]:
     """What has to be fetched or installed before the run."""
     import importlib.util
@@ -198,7 +207,7 @@ def forecast(values: Mapping[str, Any], progress: Progress | None = None) -> tup
         checks += forecast_checks(outlook)
     except GcrsError as error:
         checks.append(Check("forecast", str(error), error.exit_code))
-    checks[:0] = missing(config, outlook)
+    checks[:0] = [*absent_device(config), *missing(config, outlook)]
     wrong = [check.name for check in checks if check.exit_code]
     checks.append(Check("verdict", f"{config.base} by {config.method} on {config.device}: "
                         + (f"see {', '.join(wrong)}" if wrong else "it can start")))  # fmt: skip

@@ -16,6 +16,7 @@ from gcrs.toolkit.catalog.text_columns import SAME, TextColumns, average_length,
 
 MOSTLY_EMPTY = 0.1
 _GROUPS = frozenset({"item_group_id", "group_id"})
+_COUNTED = frozenset({"stock", "in_stock", "quantity", "inventory", "stock_level", "inventory_level"})
 _ENDS = frozenset({"expiration", "expires", "expired", "expiry", "until", "end"})
 _SEEN = 5_000  # values that are looked at where a share is enough
 _FEW = 20
@@ -89,13 +90,15 @@ def _form(column: str, kind: ColumnType, rows: Sequence[Row], items: int, text: 
 def _now(column: str, kind: ColumnType, rows: Sequence[Row], items: int, today: str) -> Iterator[Finding]:
     """What is so today: stock, expired dates, currencies, variants."""
     name = "_".join(name_words(column))
-    if name == "in_stock" and kind == "boolean":
+    flag = name == "in_stock" and kind == "boolean"
+    if flag or (name in _COUNTED and kind in ("integer", "number")):
         gone = [item for item, value in rows if not value]
         if gone:
+            rule = f"--where {column}=true" if flag else f"--where '{column}>0'"
             yield Finding(
                 "warning" if len(gone) > items / 2 else "note", "out-of-stock",
                 f"{some(len(gone), 'item', 'are')} not in stock and would be recommended all the same.",
-                f"Ask with --where {column}=true, or take them out of the file.",
+                f"Ask with {rule}, or take them out of the file.",
                 len(gone), tuple(gone[:SHOWN]), column,
             )  # fmt: skip
     elif kind == "date" and set(name.split("_")) & _ENDS:

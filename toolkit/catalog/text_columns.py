@@ -69,6 +69,8 @@ def text_columns(catalog: Catalog, asked: Sequence[str] | None = None) -> TextCo
     for column in asked or ():
         if column not in catalog.columns:
             known = ", ".join(catalog.columns) or "none but id and title"
+            if column == "title":
+                raise UsageError("The title is always read.", hint=f"Name the columns to read behind it: {known}.")
             raise UsageError(f"The catalogue has no column {column!r}.", hint=f"Its columns: {known}.")
     return choose_text_columns(catalog) if asked is None else TextColumns(list(asked), {})
 

@@ -7,7 +7,9 @@ bundles.
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gcrs.toolkit.errors import DataError, MissingModelError
 from gcrs.toolkit.files import read_json, sha256_file, sha256_json
+from gcrs.toolkit.model.quiet import quiet_hub
 from gcrs.toolkit.model.tokens import with_beginning
 from gcrs.toolkit.weights import offline
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DEFAULT_BASE = "smollm2-135m-instruct"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 Progress = Callable[[int, int, str], None]
 
 
@@ -161,12 +165,25 @@ def embedding_hash(weight: torch.Tensor, rows: int) -> str:
     return digest.hexdigest()
 
 
+def check_hub_id(name: str) -> None:
+    """MissingModelError with the nearest pinned name for what cannot be a hub id."""
+    if not HUB_ID.fullmatch(name):
+        near = difflib.get_close_matches(name, (DEFAULT_BASE,), 1, 0.4)
+        raise MissingModelError(
+            f"Base model {name!r} is no directory here, no pinned name and no hub id (owner/name).",
+            hint=f"Did you mean {near[0]}?" if near else f"Pinned: {DEFAULT_BASE}.",
+        )
+
+
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
+    check_hub_id(name)
+
     wanted: dict[str, Any] = {"allow_patterns": ["*.json", "*.safetensors"], "ignore_patterns": ["consolidated*"]}
     try:
-        return Path(snapshot_download(name, **wanted, local_files_only=offline()))
+        with quiet_hub():
+            return Path(snapshot_download(name, **wanted, local_files_only=offline()))
     except Exception as error:  # the client raises its own, httpx's and the OS's errors: any of them is "not had"
         raise MissingModelError(
             f"Base model {name!r} is no directory here, no pinned name, and the hub gave: {type(error).__name__}.",
@@ -178,7 +195,8 @@ def _gguf_from_hub(repository: str, file: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(repository, file, local_files_only=offline()))
+        with quiet_hub():
+            return Path(hf_hub_download(repository, file, local_files_only=offline()))
     except Exception as error:
         raise MissingModelError(
             f"Base model {repository}:{file} is not here, and the hub gave: {type(error).__name__}.",

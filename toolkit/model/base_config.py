@@ -10,7 +10,8 @@ from typing import Any
 
 from gcrs.toolkit.errors import MissingModelError
 from gcrs.toolkit.files import cache_dir, sha256_file
-from gcrs.toolkit.model.base import text_settings
+from gcrs.toolkit.model.base import check_hub_id, text_settings
+from gcrs.toolkit.model.quiet import quiet_hub
 from gcrs.toolkit.weights import PINNED, offline
 
 KNOWN: dict[str, dict[str, Any]] = {  # pinned bytes never change, so neither do their sizes
@@ -41,6 +42,7 @@ def base_config(name: str, *, fetch: bool = False) -> dict[str, Any]:
         if file.is_file():
             directory = cache_dir() / "bases" / sha256_file(file)
     elif not directory.is_dir():
+        check_hub_id(name)
         directory = _of_hub(name, fetch and not offline())
     if not (directory / "config.json").is_file():
         raise MissingModelError(
@@ -67,6 +69,7 @@ def _of_hub(name: str, fetch: bool) -> Path:
     try:
         from huggingface_hub import hf_hub_download
 
-        return Path(hf_hub_download(name.split(":")[0], "config.json", local_files_only=not fetch)).parent
+        with quiet_hub():
+            return Path(hf_hub_download(name.split(":")[0], "config.json", local_files_only=not fetch)).parent
     except Exception:  # the client raises its own, httpx's and the OS's errors: any of them is "not had"
         return Path(name)

@@ -29,6 +29,8 @@ Progress = Callable[[int, int, str], None]
 Watch = Callable[["Validation", float], None]
 LEAST_STEPS, MOST_STEPS = 100, 5_000  # of a run that is given no budget
 
+LEAST_BETWEEN = 20  # steps between validations where the budget is in steps: each costs as much as a dozen of them
+
 
 def _trainable(
     model: Any, config: FinetuneConfig, tokens: TokenSpace
@@ -158,6 +160,8 @@ def finetune(
     tell(0, 0, "reading and making dialogues")
     data = training_data(config, prepared, tokens)
     config = fitted(config, data)
+    if (strangers := data.warning()) and warn is not None and process.is_main_process:
+        warn(strangers)
     warm = WarmStart(config.warm_start, base) if config.warm_start not in (None, NONE) else None
     work, world = work_of(config, data.phases, process.num_processes), process.num_processes
     outlook = Outlook.of(config, text_settings(base.directory), work, len(tokens.new_ids), validates=bool(data.valid),
@@ -243,7 +247,7 @@ def finetune(
         save_minutes=config.save_minutes,
         save_steps=config.save_steps if steps else None,
         eval_minutes=config.eval_minutes,
-        eval_steps=max(1, steps // (10 if config.valid else 3)) if steps else None,
+        eval_steps=max(LEAST_BETWEEN, steps // (10 if config.valid else 3)) if steps else None,
         eval_at=eval_at,
     )
     trainer = Trainer(trained, groups, named, data.phases, settings, run_dir / "checkpoints", device=config.device,

@@ -117,7 +117,7 @@ class FinetuneConfig:
     eval_limit: int = 150
     """Validation replies that are ranked at each validation."""
     eval_minutes: float = 20.0
-    """Minutes between validations (with --steps: every tenth of the run, every third on made requests)."""
+    """Minutes between validations (with --steps: ten times a run, three on made requests, 20 steps apart)."""
     save_minutes: float = 5.0
     """Minutes between checkpoints (with --steps: see save_steps)."""
     save_steps: int = 50

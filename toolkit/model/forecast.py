@@ -14,6 +14,7 @@ from gcrs.toolkit.errors import DataError
 from gcrs.toolkit.model.finetune_config import FinetuneConfig
 
 NF4 = 0.516  # bytes a weight: 4 bits, and 0.127 for the scales of double quantisation (Dettmers et al., 2023)
+ALLOCATOR = {False: 0.45, True: 1.6}  # of a step's activations and logits, by bf16: measured on CPUs (docs/doctor.md)
 ADAM = 12  # bytes a trained number: its gradient and two moments, fp32
 LOGIT = 12  # bytes an entry: log-probabilities, their gradient, and the logits' gradient, fp32
 
@@ -100,7 +101,8 @@ def memory_parts(
     """Bytes by part of what training holds beside the running program; their sum is the peak.
 
     `bf16`: whether the device computes in it (frozen weights are then kept in it, trained ones cast to it on the way).
-    Not counted: what an allocator wastes.
+    On a CPU, `allocator` is what the C library and the matrix kernels held beyond the rest in measured runs
+    (docs/doctor.md); on a GPU nothing is added for it.
     """
     lora = config.method == "lora"
     each = 2 if lora and bf16 else 4
@@ -120,6 +122,8 @@ def memory_parts(
     copy = (shape.linear + shape.table(new_rows)) * (2 if bf16 else 4)
     step = parts["activations"] + parts["logits"]
     parts["validation"] = max(0, copy - step) if validates else 0  # a second model, when no step is held
+    if not config.device.startswith("cuda"):
+        parts["allocator"] = int(ALLOCATOR[bf16] * step) + (copy - parts["validation"] if validates else 0)
     return parts
 
 

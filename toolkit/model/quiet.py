@@ -24,6 +24,18 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Silence the hub client's retries inside the block: what it could not fetch is said once, by gcrs."""
+    named = logging.getLogger("huggingface_hub")
+    level = named.level
+    named.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        named.setLevel(level)
+
+
 def quiet_bitsandbytes() -> None:
     """Silence its advice, at import, to fetch other kernels from the hub; PEFT imports it wherever it is installed."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

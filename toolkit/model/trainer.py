@@ -301,7 +301,8 @@ class Trainer:
                     last_save = time.monotonic()
                 if self.stop_requested:
                     return False
-            self._validate(on_best)
+            if not state.log or state.log[-1]["step"] != state.step:  # else these weights have just been validated
+                self._validate(on_best)
             self.save()
             return True
         finally:

@@ -47,7 +47,8 @@ HELD_OUT = 200  # requests that measure a run without validation dialogues
 class TrainingData:
     """Phases in order, validation dialogues, mentions of each item, and counts for the report.
 
-    `baseline` is the recall of the most frequent training targets on the same validation replies.
+    `baseline` is the recall of the most frequent training targets on the same validation replies; `outside` counts
+    the mentions of ids that the catalogue does not have.
     """
 
     phases: list[Phase]
@@ -57,45 +58,57 @@ class TrainingData:
     valid_kind: str = "none"
     baseline: dict[str, float] = field(default_factory=dict)
     mixture: Mixture | None = None
+    outside: Counter[str] = field(default_factory=Counter)
+
+    def warning(self) -> str | None:
+        """One sentence about mentions of items that the catalogue does not have; None without any."""
+        if not self.outside:
+            return None
+        named = ", ".join(item for item, _ in self.outside.most_common(5))
+        more = ", …" if len(self.outside) > 5 else ""
+        return (
+            f"{self.outside.total():,} mentions of {len(self.outside):,} items outside the catalogue are read as the "
+            f"word 'it': {named}{more}."
+        )
 
 
-def known_ids(prepared: PreparedCatalog, counts: dict[str, int]) -> Callable[[str], str | None]:
+def known_ids(prepared: PreparedCatalog, outside: Counter[str]) -> Callable[[str], str | None]:
     """From any id of an item to the canonical one, None (and counted) for an item outside the catalogue."""
     catalog, book = prepared.catalog, prepared.book
 
     def rename(item_id: str) -> str | None:
         if item_id in catalog and catalog.canonical(item_id) in book.ids:
             return catalog.canonical(item_id)
-        counts[OUTSIDE] = counts.get(OUTSIDE, 0) + 1
+        outside[item_id] += 1
         return None
 
     return rename
 
 
-def read_known(paths: Sequence[Path], prepared: PreparedCatalog, counts: dict[str, int]) -> list[Dialogue]:
+def read_known(paths: Sequence[Path], prepared: PreparedCatalog, outside: Counter[str]) -> list[Dialogue]:
     """Dialogues of these files with canonical ids; mentions of items outside the catalogue become words."""
-    rename = known_ids(prepared, counts)
+    rename = known_ids(prepared, outside)
     return [dialogue.map_items(rename) for path in paths for dialogue in read_dialogues(path)]
 
 
-def task_data(config: FinetuneConfig, prepared: PreparedCatalog, counts: dict[str, int]) -> TaskData:
+def task_data(config: FinetuneConfig, prepared: PreparedCatalog, outside: Counter[str]) -> TaskData:
     """Everything that tasks may draw from, read. DataError when none of the dialogues' items is in the catalogue."""
     from gcrs.toolkit.dialogue.ratings import read_ratings
     from gcrs.toolkit.dialogue.task_registry import TaskData
 
-    dialogues = read_known(config.dialogues, prepared, counts)
-    if counts.get(OUTSIDE) and not mention_counts(dialogues):
+    dialogues = read_known(config.dialogues, prepared, outside)
+    if outside and not mention_counts(dialogues):
         raise DataError(
-            f"None of the {counts[OUTSIDE]:,} items that the dialogues mention is in the catalogue {config.catalog}.",
+            f"None of the {outside.total():,} items that the dialogues mention is in the catalogue {config.catalog}.",
             hint="Mentions are <item:ID> with the ids of the catalogue that is passed with --catalog.",
         )
-    rename = known_ids(prepared, counts)
+    rename = known_ids(prepared, outside)
     return TaskData(
         source=catalogue_source(prepared, dialogues, config.noun, config.seed),
         dialogues=dialogues,
-        unordered=read_known(config.extra_items, prepared, counts),
+        unordered=read_known(config.extra_items, prepared, outside),
         tastes=[taste for path in config.ratings for taste in read_ratings(path, rename)],
-        talk=read_known(config.chat, prepared, counts),
+        talk=read_known(config.chat, prepared, outside),
         layout=config.layout,
     )
 
@@ -146,10 +159,11 @@ def held_out_requests(source: Source, count: int) -> list[Dialogue]:
 
 def training_data(config: FinetuneConfig, prepared: PreparedCatalog, tokens: TokenSpace) -> TrainingData:
     """Read, make and encode everything that the run needs. Raises DataError on broken files."""
-    counts: dict[str, int] = {}
-    drawn_from = task_data(config, prepared, counts)
+    outside: Counter[str] = Counter()
+    drawn_from = task_data(config, prepared, outside)
+    counts = {OUTSIDE: outside.total()} if outside else {}
     dialogues, source = drawn_from.dialogues, drawn_from.source
-    valid = read_known([config.valid] if config.valid else [], prepared, {})
+    valid = read_known([config.valid] if config.valid else [], prepared, Counter())
     few = len(dialogues) < FEW
     kind = "dialogues" if valid else "none"
     if few and not valid:
@@ -162,7 +176,7 @@ def training_data(config: FinetuneConfig, prepared: PreparedCatalog, tokens: Tok
         phase, mixture = _mixed(config, drawn_from, prepared, tokens, weights, few, counts)
         counts["dialogues read"] = len(dialogues)
         baseline = popularity_recall(valid[: config.eval_limit], dialogues)
-        return TrainingData([phase], valid, mention_counts(dialogues), counts, kind, baseline, mixture)
+        return TrainingData([phase], valid, mention_counts(dialogues), counts, kind, baseline, mixture, outside)
     count = config.made
     if count is None:
         count = min(MOST_MADE, max(LEAST_MADE, MADE_PER_ITEM * len(prepared.catalog))) if few else 0
@@ -189,7 +203,7 @@ def training_data(config: FinetuneConfig, prepared: PreparedCatalog, tokens: Tok
             phases.insert(0, Phase("items", excerpts, weights, config.item_share))
     counts |= numbers | {"dialogues read": len(dialogues), "dialogues made": len(made)}
     baseline = popularity_recall(valid[: config.eval_limit], [*dialogues, *made])
-    return TrainingData(phases, valid, mention_counts(dialogues), counts, kind, baseline)
+    return TrainingData(phases, valid, mention_counts(dialogues), counts, kind, baseline, outside=outside)
 
 
 def batch_size(config: FinetuneConfig, few: bool) -> int:
