@@ -92,7 +92,12 @@ def open_members(path: Path, kinds: Sequence[str]) -> list[Member]:
         found = [_file(path, path.name)]
     members = [m for m in found if m.kind in kinds and not _hidden(m.name)]
     if not members:
-        raise DataError(f"{path} holds no {' or '.join(kinds)} file.", hint="Point at the official download.")
+        what = (
+            f"is no {' or '.join(kinds)} file"
+            if path.is_file() and len(found) == 1
+            else f"holds no {' or '.join(kinds)} file"
+        )
+        raise DataError(f"{path} {what}.", hint="Point at the official download.")
     return members
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from rich.text import Text
 
 from gcrs.programs.render import Running, clean, is_plain, print_card, print_decisions
-from gcrs.programs.session import ChatSession, Followed, Said
+from gcrs.programs.session import MORE, ChatSession, Followed, Said, letter
 from gcrs.programs.session_file import Mark
 from gcrs.toolkit.errors import GcrsError, UsageError
 
@@ -40,7 +40,7 @@ MOST_MORE = 20  # recommendations that one /more asks for
 HELP = """Say what you like and what you are looking for. What was mentioned or given is not recommended again,
 unless your message names it together with a word such as "again".
 /more [N]            another recommendation, or N of them
-/like N              I like item N (a card's number, or a title); also /dislike N and /seen N
+/like N              I like item N (a card's number, or a title; nothing: the last one); also /dislike, /seen
 /why [N]             what the last recommendation, or item N, rests on
 /undo                take back the last message or command; /undo a takes back link (a) in my last words
 /reset               start over
@@ -115,6 +115,8 @@ class _Chat:
         self.facts = facts
         self.code = 0
         self._stop = threading.Event()
+        self._together = (0, 0)  # the steps from and to which the last /more went
+        self._too_long = False
         self._shown = Running(lambda: session.catalog)
         self.commands: dict[str, Callable[[str], bool]] = {
             "more": self._more,
@@ -218,9 +220,9 @@ class _Chat:
             print_decisions(self.console, reply, catalog)
         if said.links:
             shown = said.links[:MOST_LINKS]
-            names = [f"({_letter(n)}) {surface} = {catalog[i].label}" for n, (surface, i) in enumerate(shown)]
+            names = [f"({letter(n)}) {surface} = {catalog[i].label}" for n, (surface, i) in enumerate(shown, 1)]
             rest = f" and {len(said.links) - MOST_LINKS} more" if len(said.links) > MOST_LINKS else ""
-            self.note(f"In your words: {', '.join(names)}{rest}. Not meant? /undo {_letter(0)}")
+            self.note(f"In your words: {', '.join(names)}{rest}. Not meant? /undo {letter(1)}")
         open_names = {name.surface.casefold(): name for name in said.ambiguous}
         for open_name in list(open_names.values())[:MOST_LINKS]:
             labels = ", ".join(catalog[item].label for item in open_name.candidates[:4])
@@ -228,8 +230,9 @@ class _Chat:
         if gone := list(dict.fromkeys(item for _, item in said.links if item in self.session.retired)):
             labels = ", ".join(catalog[item].label for item in gone[:MOST_LINKS])
             self.note(f"Retired from this catalogue, so not recommended: {labels}.")
-        if reply.dropped:
+        if reply.dropped and not self._too_long:
             self.note(f"Too long to be read in full: {reply.dropped}")
+        self._too_long = bool(reply.dropped)  # said when it begins, not behind every reply
         if reply.stopped:
             self.note("Stopped.")
 
@@ -257,10 +260,12 @@ class _Chat:
     def _more(self, rest: str) -> bool:
         if rest and not (rest.isdecimal() and 1 <= int(rest) <= MOST_MORE):
             raise UsageError(f"{rest[:20]!r} is no number from 1 to {MOST_MORE}.", hint="For example: /more 3")
+        before = len(self.session.steps)
         for _ in range(int(rest or 1)):
             self._answer(self.session.more)
             if self._stop.is_set():
                 break
+        self._together = (before, len(self.session.steps))
         return True
 
     def _mark(self, value: Any) -> Callable[[str], bool]:
@@ -283,9 +288,18 @@ class _Chat:
             number = _number(rest)
             self._answer(lambda **options: self.session.unlink(number, **options))
             return True
+        first, last = self._together
+        if len(self.session.steps) == last > first + 1:  # what one /more gave goes as one
+            for _ in range(last - first):
+                self.session.undo()
+            self.note(f"Taken back: the last {last - first} recommendations.")
+            self._autosave()
+            return True
         step = self.session.undo()
         if isinstance(step, Mark):
             self.note(f"Taken back: {self.session.catalog[step.item].label} as {step.value}.")
+        elif step.words == MORE:
+            self.note("Taken back: the last recommendation.")
         else:
             self.note(f"Taken back: {clean(step.words, lines=False)[:60]!r} and its reply.")
         self._autosave()
@@ -324,10 +338,6 @@ class _Chat:
     def _autosave(self) -> None:
         if self.session_file is not None:
             self.session.save(self.session_file)
-
-
-def _letter(n: int) -> str:
-    return string.ascii_lowercase[n] if n < 26 else str(n + 1)
 
 
 def _number(text: str) -> int:

@@ -9,6 +9,7 @@ for its reply. Exclusions, rules and dislikes are never lifted. Knows nothing of
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from gcrs.toolkit.dialogue.linker import Ambiguous, Linked, Linker
 
+CARD_DIGITS = 2  # a shorter number is a card, whether it was given or not
 MORE = "What else would you recommend?"
 _AGAIN = re.compile(r"\b(?:again|once more|re-?(?:watch|read|play|visit|listen|try)\w*|repeat\w*)\b", re.I)
 _SAID: dict[Feedback, str] = {
@@ -55,6 +57,11 @@ class Followed:
     added: tuple[str, ...] = ()
     retired: tuple[str, ...] = ()
     restored: tuple[str, ...] = ()
+
+
+def letter(n: int) -> str:
+    """How the n-th link (from 1) of a message is called: a, b, …, then numbers."""
+    return string.ascii_lowercase[n - 1] if n <= 26 else str(n)
 
 
 class ChatSession:
@@ -252,7 +259,11 @@ class ChatSession:
         last = self.steps[-1] if self.steps else None
         links = last.links if isinstance(last, Exchange) else ()
         if not isinstance(last, Exchange) or not 1 <= n <= len(links):
-            raise UsageError(f"Your last message has {len(links)} links, there is no link {n}.")
+            count = f"{len(links)} link{'s' if len(links) > 1 else ''}" if links else "no link"
+            raise UsageError(
+                f"The last step has {count}, there is none ({letter(n)}).",
+                hint="A link is undone right after its message; a plain /undo takes back the last step.",
+            )
         kept = self.steps, self.blocked
         surface, item = links[n - 1]
         self.steps = self.steps[:-1]
@@ -282,14 +293,30 @@ class ChatSession:
         return explain(self, item)
 
     def find(self, name: str) -> str:
-        """The item that a card number, an id or a title means; UsageError when it means none or several."""
-        name = name.strip()
-        if name.isdigit() and 1 <= int(name) <= len(self.given):
-            return self.given[int(name) - 1]
+        """The item that a card number, an id or a title means; UsageError when it means none or several.
+
+        A number of one or two digits is a card's, never a title's: "12" in quotes or "12 (2007)" is the film. Nothing
+        means the item of the last reply, when that gave just one.
+        """
+        name, quoted = name.strip(), False
+        if not name:
+            last = next((step for step in reversed(self.steps) if isinstance(step, Exchange)), None)
+            if last is not None and len(last.assistant.decided_targets) == 1:
+                return self.catalog.canonical(last.assistant.decided_targets[0])
+            raise UsageError("Name an item by its card number or its title.")
+        if len(name) > 2 and name[0] == name[-1] == '"':
+            name, quoted = name[1:-1].strip(), True
+        if name.isdigit() and not quoted:
+            if 1 <= int(name) <= len(self.given):
+                return self.given[int(name) - 1]
+            if len(name) <= CARD_DIGITS:
+                had = f"the cards go up to {len(self.given)}" if self.given else "no card has been given yet"
+                raise UsageError(
+                    f"There is no card {name}: {had}.",
+                    hint="A title that is a number stands in quotes or with its year.",
+                )
         if name in self.catalog:
             return self.catalog.canonical(name)
-        if not name:
-            raise UsageError("Name an item by its card number or its title.")
         folded = name.casefold()
         found = [item.id for item in self.catalog if folded in (item.label.casefold(), item.title.casefold())]
         if not found:

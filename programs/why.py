@@ -165,7 +165,7 @@ def tell(case: Case, found: Why) -> tuple[str, ...]:
             lines.append(f"Without {label} in the conversation: {_percent(one.without)}, now {_percent(found.score)}.")
     for near in found.shared:
         label = case.catalog[near.item].label
-        lines.append(f"It shares with {label}, which you {near.how}: {'; '.join(near.facts)}.")
+        lines.append(f"It shares with {label}, which you {near.how}: {'; '.join(near.facts).rstrip('.')}.")
     if found.related and not found.shared:
         lines.append("It shares no listed fact with what you mentioned or liked.")
     lines.append(_rules_line(case))

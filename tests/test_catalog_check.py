@@ -87,6 +87,11 @@ def test_what_hurts_is_found(code: str) -> None:
     assert all(item in catalog for item in finding.items)
 
 
+def test_a_stock_of_zero_is_told_with_its_rule() -> None:
+    finding = found(catalog_of({"stock": ("integer", [k % 3 for k in range(30)])}))["out-of-stock"]
+    assert finding.count == 10 and "--where 'stock>0'" in finding.hint
+
+
 def test_items_without_text_and_row_numbers() -> None:
     catalog = Catalog([Item(str(k + 1), f"{k * k} title") for k in range(12)])
     assert list(found(catalog)) == ["without-text", "row-numbers"]

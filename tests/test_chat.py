@@ -80,10 +80,18 @@ def test_commands_change_the_session(parts: Any) -> None:
     assert "came 1st of 12 allowed of 12 items" in talk.out and "/save FILE" in talk.out and talk.code == 0
 
 
+def test_what_one_more_gave_is_taken_back_at_once(parts: Any) -> None:
+    talk = Talk(parts, "Hello\n/more 3\n/undo\n/more\n/undo\n/undo\n")
+    assert talk.session.exchanges == ()
+    told = [line for line in talk.notes.splitlines() if line.startswith("Taken back")]
+    assert told[:2] == ["Taken back: the last 3 recommendations.", "Taken back: the last recommendation."]
+    assert told[2] == "Taken back: 'Hello' and its reply."
+
+
 def test_a_wrong_link_is_taken_back_by_its_letter(parts: Any) -> None:
     talk = Talk(parts, "I love The Matrix and Heat\n/undo b\n/undo z\n")
     (exchange,) = talk.session.exchanges
-    assert exchange.links == (("The Matrix", "m03"),) and "no link 26" in talk.notes and talk.code == 2
+    assert exchange.links == (("The Matrix", "m03"),) and "there is none (z)" in talk.notes and talk.code == 2
 
 
 def test_what_cannot_be_done_is_one_sentence(parts: Any) -> None:

@@ -355,3 +355,17 @@ def test_dialogues_of_another_catalogue_are_refused(parts: dict[str, Any], tmp_p
     with pytest.raises(DataError, match=r"None of the .* items that the dialogues mention is in the catalogue"):
         finetune(config(parts, tmp_path / "out", dialogues=(tmp_path / "other.jsonl",)))
     assert not (tmp_path / "out.run").exists()
+
+
+def test_the_last_weights_are_validated_once_and_unknown_ids_are_named(parts: dict[str, Any], tmp_path: Path) -> None:
+    from gcrs.toolkit.dialogue.turns import Dialogue, Turn
+
+    odd = Dialogue("odd", (Turn("user", "I like <item:nope> and <item:m01>"), Turn("assistant", "<item:m02>?")))
+    write_dialogues([odd], tmp_path / "odd.jsonl")
+    said: list[str] = []
+    settings = {"valid": parts["dialogues"][0], "eval_limit": 2, "steps": 40, "made": 0, "item_share": 0.0}
+    asked = config(parts, tmp_path / "out", dialogues=(*parts["dialogues"], tmp_path / "odd.jsonl"), **settings)
+    report = finetune(asked, warn=said.append, resume=True)
+    assert [row["step"] for row in report["validation"]] == [20, 40], "20 steps apart at least, the last one once"
+    assert any("1 mentions of 1 items outside the catalogue" in one and "nope" in one for one in said)
+    assert any(one.startswith("There is no checkpoint in") for one in said)

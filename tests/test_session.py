@@ -173,7 +173,7 @@ def test_unlinking_answers_the_message_anew(parts: Any) -> None:
     assert len(session.exchanges) == 1 and again.reply.intent.intent == "recommend"
     said(session.say("The Matrix it is"))
     assert session.dialogue.turns[2].mentions == ()
-    with pytest.raises(UsageError, match="no link 4"):
+    with pytest.raises(UsageError, match=r"there is none \(d\)"):
         session.unlink(4)
 
 
@@ -204,9 +204,16 @@ def test_items_are_found_by_card_id_or_title(parts: Any) -> None:
     assert session.find("1") == session.given[0]
     assert session.find("m11") == "m11"
     assert session.find("amélie") == session.find("Amelie") == session.find("Amélie (2001)") == "m11"
-    for name in ("2", "A Film Nobody Made", ""):
+    assert session.find("") == session.given[0], "the one item of the last reply"
+    for name in ("2", "99", "A Film Nobody Made"):
         with pytest.raises(UsageError):
             session.find(name)
+    with pytest.raises(UsageError, match="by its card number"):
+        new(parts).find("")
+    with pytest.raises(UsageError, match="There is no card 1: no card has been given yet"):
+        new(parts).find("1")
+    with pytest.raises(UsageError, match="'12'"):
+        session.find('"12"')  # quotes make it a title; there is none like it here
 
 
 def test_why_tells_numbers_shared_facts_and_rules(parts: Any) -> None:

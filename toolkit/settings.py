@@ -18,7 +18,7 @@ def parse_yaml(text: str, where: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise DataError(f"{where} is not valid YAML: {' '.join(str(error).split())[:300]}.") from error
+        raise DataError(f"{where} is not valid YAML: {_why(error)}.") from error
     if isinstance(value, dict):
         return {name: _number(entry) for name, entry in value.items()}
     return _number(value)
@@ -52,3 +52,11 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
             raise UsageError(f"{assignment!r} is no setting.", hint="Write NAME=VALUE, for example lr=0.0005")
         values[name.strip().replace("-", "_")] = parse_yaml(value, assignment)
     return values
+
+
+def _why(error: Exception) -> str:
+    """What is wrong and where, in one line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or not problem:
+        return " ".join(str(error).split())[:300].rstrip(".")
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"

@@ -74,7 +74,7 @@ class Health:
         """The report for a terminal, at most 100 columns."""
         levels = len(self.code_counts)
         lines = [
-            f"{self.items:,} items, {levels} level{'s' * (levels > 1)}, {self.quantizer}, {self.seconds:.1f} s",
+            f"{self.items:,} items, {levels} level{'s' * (levels > 1)}, {self.quantizer} in {self.seconds:.1f} s",
             "level  codes used  perplexity  share a prefix: raw  final   changed here",
         ]
         for level in range(levels):

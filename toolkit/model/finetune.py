@@ -253,6 +253,8 @@ def finetune(
     trainer = Trainer(trained, groups, named, data.phases, settings, run_dir / "checkpoints", device=config.device,
                       evaluate=evaluate if data.valid else None, progress=progress)  # fmt: skip
     resumed = resume and trainer.resume()
+    if resume and not resumed and warn is not None and process.is_main_process:
+        warn(f"There is no checkpoint in {run_dir}: starting at step 1.")
     log_path = run_dir / "metrics.jsonl"
     if process.is_main_process:
         trim_log(log_path, trainer.state.step)

@@ -119,9 +119,9 @@ class FinetuneConfig:
     eval_minutes: float = 20.0
     """Minutes between validations (with --steps: ten times a run, three on made requests, 20 steps apart)."""
     save_minutes: float = 5.0
-    """Minutes between checkpoints (with --steps: see save_steps)."""
+    """Minutes between checkpoints (with --steps also: see save_steps)."""
     save_steps: int = 50
-    """Steps between checkpoints when the budget is in steps."""
+    """Steps between checkpoints when the budget is in steps, beside save_minutes."""
     extra_items: tuple[Path, ...] = field(default=())
     """Dialogue files whose message order is unreliable: used for the item excerpts alone."""
     licence: str = ""

@@ -295,7 +295,7 @@ class Trainer:
                     self._validate(on_best)
                     last_eval = time.monotonic()
                 every = self.settings.save_steps
-                due = state.step % every == 0 if every else now - last_save > self.settings.save_minutes * 60
+                due = now - last_save > self.settings.save_minutes * 60 or (every and state.step % every == 0)
                 if due or self.stop_requested:
                     self.save()
                     last_save = time.monotonic()
