@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcrs.programs.facts_process import FactsProcess
@@ -103,6 +104,8 @@ def load_talker(
     DataError for a broken bundle and MissingModelError for missing weights.
     """
     clock = Clock(started)
+    tell = progress or (lambda done, total, what: None)
+    tell(0, 0, f"loading {Path(name).name}")
     with no_garbage_collection():
         from gcrs.programs.rules import Rules
         from gcrs.toolkit.live import LiveCatalog
@@ -119,6 +122,7 @@ def load_talker(
         from gcrs.toolkit.dialogue.linker import Linker
 
         clock.lap("imports")
+        tell(0, 0, "loading the model")
         engine: Any
         if api_base is None:
             engine = load_engine(bundle, device=device, progress=progress)
