@@ -191,7 +191,8 @@ class FinetuneConfig:
 
         weights = {f"{part}_weight": weight for part, weight in self.loss_weights().items()}
         plain = {name: short(value) for name, value in (asdict(self) | weights).items()}
-        return plain | {"base": Path(self.base).name if Path(self.base).exists() else self.base}
+        started = self.warm_start and Path(self.warm_start).name
+        return plain | {"base": Path(self.base).name if Path(self.base).exists() else self.base, "warm_start": started}
 
     def deciding(self) -> dict[str, Any]:
         """The resolved settings that decide the result, for a run's fingerprint: one that came later counts when used.
