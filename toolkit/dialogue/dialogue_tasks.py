@@ -104,6 +104,7 @@ class Baskets(_OfDialogues):
 
     name = "baskets"
     layout = "items"
+    supervises = frozenset({Kind.TARGET})  # that somebody who names items always wants one is no lesson
 
     def __init__(self, dialogues: Sequence[Dialogue], source: Source, orders: int = 100) -> None:
         super().__init__(dialogues)
