@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "notebooks"
 SAID = {
     "catalogue_owner": ["300 items", "minutes, "],
-    "researcher": ["recall@10", "popularity", "difference"],
+    "researcher": ["recall@10", "popularity", "p = 1.0000"],
     "agent_builder": ["recommend [", "invalid_argument", "Two films for tonight."],
 }
 
