@@ -158,7 +158,7 @@ def test_two_and_three_items_are_a_catalogue(
     items, out = tmp_path / "items.csv", tmp_path / "out"
     items.write_text("id,title\n" + "".join(f"{k},Film {k}\n" for k in range(n)), encoding="utf-8")
     assert main(["catalog", "build", str(items), "--out", str(out), "--encoder", str(toy_encoder_dir)]) == 0
-    assert capsys.readouterr().out.startswith(f"{n} items, 1 level, rqkmeans, ")
+    assert capsys.readouterr().out.startswith(f"{n} items, 1 level, rqkmeans in ")
     assert len(PreparedCatalog.load(out).book.ids) == n
 
 

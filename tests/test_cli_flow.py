@@ -56,7 +56,7 @@ def test_catalog_build_reports_health(
     out = tmp_path / "films"
     assert main(["catalog", "build", str(items_csv), "--out", str(out), "--encoder", str(toy_encoder_dir)]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("12 items, 1 level, rqkmeans, ")
+    assert printed.startswith("12 items, 1 level, rqkmeans in ")
     assert "collisions: " in printed and f"written: {out} (hash " in printed
     parts = ["catalog.json", "codebook.safetensors", "health.json", "health.png", "items.jsonl", "semantic_ids.json"]
     assert sorted(path.name for path in out.iterdir()) == parts
@@ -233,8 +233,9 @@ def test_chat_reads_a_pipe(
 def test_ctrl_c_in_a_pipe_is_130(bundle: Path) -> None:
     command = [sys.executable, "-c", "import sys; from gcrs.cli import main; sys.exit(main())", "chat"]
     with subprocess.Popen(
-        [*command, "--bundle", str(bundle)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+        [*command, "--bundle", str(bundle)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    ) as process:  # fmt: skip
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         process.stdin.write(b"/help\n")
         process.stdin.flush()

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gcrs.cli import main
 from gcrs.toolkit.dialogue.encode import encode_prompt
 from gcrs.toolkit.errors import DeadEnd, GcrsError, MissingModelError, UsageError
 from gcrs.toolkit.model.bundle import Bundle, load_engine
+from gcrs.toolkit.model.device import pick_dtype
 from gcrs.toolkit.model.engine import Engine, Sampling
 from gcrs.toolkit.model.remote import RemoteEngine, Server
 from serving_helpers import TESTS, serving
@@ -99,7 +101,8 @@ def test_the_verb_recommends_the_same_over_the_server(both: Any, toy_bundle: Pat
     assert len(asked) == 2 + remote.book.levels - sum(len(set(codes)) == 1 for codes in remote.book.array().T)
     ours = items("--where", "genre=sci-fi")
     assert [one for one, _ in ours] == [one for one, _ in theirs]
-    assert [score for _, score in ours] == pytest.approx([score for _, score in theirs], abs=1e-3)
+    exact = pick_dtype("cpu") == torch.float32  # the server computes in float32, the verb in what the CPU is fast at
+    assert [score for _, score in ours] == pytest.approx([score for _, score in theirs], abs=1e-3 if exact else 0.15)
 
 
 def test_a_server_that_tells_too_little_is_refused(both: Any, toy_bundle: Path, tmp_path: Path) -> None:
