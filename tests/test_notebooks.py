@@ -23,6 +23,10 @@ SAID = {
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", SAID)
 def test_a_notebook_runs_to_its_end(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name != "catalogue_owner" and not os.environ.get("GCRS_ALL_NOTEBOOKS"):
+        pytest.skip(
+            "set GCRS_ALL_NOTEBOOKS=1 to run this notebook too: its calls are run by test_docs and test_eval_cli"
+        )
     gcrs = tmp_path / "gcrs"
     gcrs.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c 'from gcrs.cli import run; run()' \"$@\"\n")
     gcrs.chmod(0o755)
