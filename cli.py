@@ -990,8 +990,10 @@ def recommend(
     """The k best items and a reply for one message or dialogue."""
     if (text is None) == (dialogue is None):
         raise UsageError("Say what to answer, once.", hint="Pass either TEXT or --dialogue FILE.")
-    if text is not None and not text.strip():
-        raise UsageError("There is no message.", hint="Say what you like, or what you are looking for.")
+    from gcrs.toolkit.dialogue.turns import check_message
+
+    if text is not None:
+        check_message(text)
     given = None if dialogue is None else _read_dialogue(dialogue)
     rules = _rules(where, exclude, allow, or_unknown)
     talker = _load(bundle, rules, device, chroma_url, engine, api_base)

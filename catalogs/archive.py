@@ -80,6 +80,7 @@ def open_members(path: Path, kinds: Sequence[str]) -> list[Member]:
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist.", hint=f"Expected a zip, a directory or a {' or '.join(kinds)} file.")
+    verb = "holds"
     if path.is_dir():
         found = [
             _file(entry, entry.relative_to(path).as_posix()) for entry in sorted(path.rglob("*")) if entry.is_file()
@@ -89,15 +90,10 @@ def open_members(path: Path, kinds: Sequence[str]) -> list[Member]:
     elif path.suffix.lower() == ".zip":
         raise DataError(f"{path} is not a readable zip file.", hint="It may be cut off: download it again.")
     else:
-        found = [_file(path, path.name)]
+        verb, found = "is", [_file(path, path.name)]
     members = [m for m in found if m.kind in kinds and not _hidden(m.name)]
     if not members:
-        what = (
-            f"is no {' or '.join(kinds)} file"
-            if path.is_file() and len(found) == 1
-            else f"holds no {' or '.join(kinds)} file"
-        )
-        raise DataError(f"{path} {what}.", hint="Point at the official download.")
+        raise DataError(f"{path} {verb} no {' or '.join(kinds)} file.", hint="Point at the official download.")
     return members
 
 

@@ -64,8 +64,8 @@ def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: P
     other = None if compare is None else check_comparable(compare)
     bundle = Bundle.load(config.bundle)
     if bundle.tokens.shape != PRODUCT:
-        sampled = {RETRIEVE_THEN_GENERATE, "zero-shot"}
-        config = replace(config, replies=0, baselines=tuple(b for b in config.baselines if b not in sampled))
+        able = tuple(name for name in config.baselines if name != RETRIEVE_THEN_GENERATE)
+        config = replace(config, replies=0, baselines=able)  # an ablation writes no reply
     split = read_split(config.dialogues, bundle.catalog, limit=config.limit, skip_unknown=config.skip_unknown)
     raw = [dialogue for path in config.train for dialogue in read_dialogues(path)]
     if compare is not None and other is not None:

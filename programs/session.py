@@ -21,7 +21,7 @@ from gcrs.programs.rules import Rules
 from gcrs.programs.session_file import Decision, Exchange, Mark, Saved, Step, read_session, write_session
 from gcrs.programs.why import explain
 from gcrs.toolkit.catalog.allow_list import AllowList, read_allow_list
-from gcrs.toolkit.dialogue.turns import Dialogue, Feedback, Turn
+from gcrs.toolkit.dialogue.turns import Dialogue, Feedback, Turn, check_message
 from gcrs.toolkit.errors import DeadEnd, UsageError
 from gcrs.toolkit.model.engine import Piece, Sampling
 
@@ -204,8 +204,7 @@ class ChatSession:
         Nothing changes when it raises: UsageError for a blank message, DeadEnd when nothing is left to recommend.
         """
         words = text.encode("utf-8", "replace").decode("utf-8").strip()
-        if not words:
-            raise UsageError("There is no message.", hint="Say what you like, or what you are looking for.")
+        check_message(words)
         self.follow()
         linked = self._link(words)
         user = self._user_turn(linked)

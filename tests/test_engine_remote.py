@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from gcrs.cli import main
 from gcrs.toolkit.dialogue.encode import encode_prompt
 from gcrs.toolkit.errors import DeadEnd, GcrsError, MissingModelError, UsageError
+from gcrs.toolkit.model import device
 from gcrs.toolkit.model.bundle import Bundle, load_engine
-from gcrs.toolkit.model.device import pick_dtype
 from gcrs.toolkit.model.engine import Engine, Sampling
 from gcrs.toolkit.model.remote import RemoteEngine, Server
 from serving_helpers import TESTS, serving
@@ -88,8 +87,11 @@ def test_a_response_names_only_what_is_licensed(both: Any, licensed: list[str]) 
     assert [piece.text for piece in stopped] == [""]
 
 
-def test_the_verb_recommends_the_same_over_the_server(both: Any, toy_bundle: Path, capsys: Any) -> None:
+def test_the_verb_recommends_the_same_over_the_server(
+    both: Any, toy_bundle: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, remote, record = both
+    monkeypatch.setattr(device, "_cpu_multiplies_bf16", lambda: False)  # float32, as the server computes
 
     def items(*flags: str) -> list[tuple[str, float]]:
         assert main(["recommend", "I loved The Matrix", "--bundle", str(toy_bundle), "-k", "5", "--json", *flags]) == 0
@@ -101,8 +103,7 @@ def test_the_verb_recommends_the_same_over_the_server(both: Any, toy_bundle: Pat
     assert len(asked) == 2 + remote.book.levels - sum(len(set(codes)) == 1 for codes in remote.book.array().T)
     ours = items("--where", "genre=sci-fi")
     assert [one for one, _ in ours] == [one for one, _ in theirs]
-    exact = pick_dtype("cpu") == torch.float32  # the server computes in float32, the verb in what the CPU is fast at
-    assert [score for _, score in ours] == pytest.approx([score for _, score in theirs], abs=1e-3 if exact else 0.15)
+    assert [score for _, score in ours] == pytest.approx([score for _, score in theirs], abs=1e-3)
 
 
 def test_a_server_that_tells_too_little_is_refused(both: Any, toy_bundle: Path, tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def forecast(values: Mapping[str, Any], progress: Progress | None = None) -> tup
         checks += forecast_checks(outlook)
     except GcrsError as error:
         checks.append(Check("forecast", str(error), error.exit_code))
-    checks[:0] = [*absent_device(config), *missing(config, outlook)]
+    checks[:0] = [*(absent_device(config) if outlook is None else ()), *missing(config, outlook)]
     wrong = [check.name for check in checks if check.exit_code]
     checks.append(Check("verdict", f"{config.base} by {config.method} on {config.device}: "
                         + (f"see {', '.join(wrong)}" if wrong else "it can start")))  # fmt: skip

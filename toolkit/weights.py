@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from gcrs.toolkit.errors import GcrsError, MissingModelError, UsageError
 from gcrs.toolkit.files import atomic_write, cache_dir, sha256_file
 
 Progress = Callable[[int, int, str], None]
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)

@@ -90,10 +90,9 @@ def main() -> None:
                 row = report["protocols"][protocol]["forced"][0]
                 cells += [percent(row["recall@1"]), percent(row["recall@10"])]
             cells.append(f"{report['likelihood']['words']['bits_per_byte']:.3f}")
-            difference = next(
-                (one for one in report.get("compare", {}).get("rows", []) if one.get("name") == "model"), None
-            )
-            cells.append("" if difference is None else percent(difference["recall@10"]))
+            compared = report["compare"]["protocols"]["all"] if "compare" in report else []
+            ours = [percent(row["recall@10"]["difference"]) for row in compared if row["name"] == "model"]
+            cells.append("".join(ours))
             print(f"| {VARIANTS[name][0]} (`{name}`) | {seed} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,7 +18,7 @@ from gcrs.toolkit.catalog.encoder_names import HUB_IDS, MINILM
 from gcrs.toolkit.catalog.encoder_recipe import NORMALISE, Recipe, read_recipe
 from gcrs.toolkit.errors import DataError, MissingModelError
 from gcrs.toolkit.files import read_json, sha256_file
-from gcrs.toolkit.weights import PINNED, fetch
+from gcrs.toolkit.weights import HUB_ID, PINNED, fetch
 
 Progress = Callable[[int, int, str], None]
 
@@ -123,7 +122,7 @@ def _hub_id(name: str) -> str:
     """The hub id that a name stands for; MissingModelError when it is none."""
     if name in HUB_IDS:
         return HUB_IDS[name]
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
+    if HUB_ID.fullmatch(name):
         return name
     known = [MINILM, *HUB_IDS, *(pinned for pinned in PINNED if pinned != _MINILM_PINNED)]
     near = get_close_matches(name, known, 1)

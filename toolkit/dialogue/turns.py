@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from gcrs.toolkit.errors import DataError
+from gcrs.toolkit.errors import DataError, UsageError
 from gcrs.toolkit.files import atomic_write
 
 Role = Literal["user", "assistant"]
@@ -113,6 +113,12 @@ def _parse_turn(raw: Any, where: str) -> Turn:
     if not isinstance(feedback, dict) or any(v not in ("liked", "disliked", "seen") for v in feedback.values()):
         raise DataError(f"{where}: feedback is {feedback!r}, expected item ids mapped to liked, disliked or seen.")
     return Turn(raw["role"], raw["text"], intent, None if targets is None else tuple(targets), dict(feedback))
+
+
+def check_message(text: str) -> None:
+    """UsageError for a message without a word."""
+    if not text.strip():
+        raise UsageError("There is no message.", hint="Say what you like, or what you are looking for.")
 
 
 def parse_dialogue(raw: Any, where: str) -> Dialogue:

@@ -7,13 +7,9 @@ there is no recommendation. Knows nothing of dialogues or metrics.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import outlines
-
-from gcrs.toolkit.model.grammar import ResponseGrammar, words_of
-from gcrs.toolkit.model.processor import MaskProcessor
-from gcrs.toolkit.model.sampling import Sampler, Sampling
+from gcrs.toolkit.model.sampling import Sampling
 
 if TYPE_CHECKING:
     from gcrs.toolkit.model.engine import Engine, Scored
@@ -23,19 +19,12 @@ MOST_WORDS = 60  # tokens before the first item; ReDial's replies have 14 words 
 
 def words_before_item(engine: Engine, prompt: Sequence[int]) -> list[int] | None:
     """The ids of a greedy reply up to its first item; None when it ends without one."""
-    levels = engine.book.levels
-    sids = [engine.book.semantic_id(item) for item in engine.book]
-    grammar = ResponseGrammar(engine.tokens, words_of(engine.tokens), sids, MOST_WORDS + levels + 2)
-    generator = outlines.Generator(engine.model, processor=MaskProcessor(grammar))
-    sampler = Sampler(Sampling(temperature=0, repetition_penalty=1))
+    greedy = Sampling(temperature=0, repetition_penalty=1, max_tokens=MOST_WORDS + engine.book.levels + 2)
     words: list[int] = []
-    stream: Any = generator.stream(list(prompt), sampler=sampler)
-    for token in stream:
-        if token == engine.tokens.boi:
+    for piece in engine.respond(prompt, licensed=list(engine.book), sampling=greedy):
+        if piece.kind == "item":
             return words
-        if token == engine.tokens.end or len(words) == MOST_WORDS:
-            return None
-        words.append(int(token))
+        words += piece.token_ids
     return None
 
 

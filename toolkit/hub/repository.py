@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gcrs.toolkit.errors import DataError, GcrsError, MissingModelError, UsageError
 from gcrs.toolkit.hub.remote import Put
 from gcrs.toolkit.model.manifest import MANIFEST, MOST_BYTES, read_manifest
+from gcrs.toolkit.model.quiet import quiet_hub
 from gcrs.toolkit.weights import offline
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class HubRemote:
         with self._reached("read"):
             if part not in {file.rfilename for file in self._info.siblings or ()}:
                 raise DataError(f"{self.name}: part {part} is missing.", hint="Its owner has to push it again.")
-            with _quiet():
+            with quiet_hub(bars=False):
                 fetched = hf_hub_download(
                     self.repo, part, revision=self._info.sha, local_dir=folder, endpoint=self._api.endpoint
                 )
@@ -78,7 +79,7 @@ class HubRemote:
             names = [*manifest["parts"], MANIFEST]
             operations: list[Any] = [CommitOperationAdd(name, str(staged / name)) for name in names]
             operations += [CommitOperationDelete(name) for name in sorted(held - set(names))]
-            with _quiet():
+            with quiet_hub(bars=False):
                 done = self._api.create_commit(
                     self.repo, operations, commit_message=message, revision=self.asked, parent_commit=before
                 )
@@ -185,19 +186,3 @@ class HubRemote:
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:200].rstrip(".") + "."
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and no advice of the client: gcrs has its own."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
-
-    bars, level = not are_progress_bars_disabled(), logging.get_verbosity()
-    disable_progress_bars()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            enable_progress_bars()

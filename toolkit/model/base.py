@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,13 @@ from gcrs.toolkit.errors import DataError, MissingModelError
 from gcrs.toolkit.files import read_json, sha256_file, sha256_json
 from gcrs.toolkit.model.quiet import quiet_hub
 from gcrs.toolkit.model.tokens import with_beginning
-from gcrs.toolkit.weights import offline
+from gcrs.toolkit.weights import HUB_ID, offline
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
 DEFAULT_BASE = "smollm2-135m-instruct"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 Progress = Callable[[int, int, str], None]
 
 

@@ -25,15 +25,20 @@ def quiet_transformers() -> Iterator[None]:
 
 
 @contextmanager
-def quiet_hub() -> Iterator[None]:
-    """Silence the hub client's retries inside the block: what it could not fetch is said once, by gcrs."""
-    named = logging.getLogger("huggingface_hub")
-    level = named.level
-    named.setLevel(logging.ERROR)
+def quiet_hub(*, bars: bool = True) -> Iterator[None]:
+    """Silence the hub client's advice and retries inside the block, and without `bars` its progress bars."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
+
+    hide, level = not bars and not are_progress_bars_disabled(), logging.get_verbosity()
+    if hide:
+        disable_progress_bars()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
-        named.setLevel(level)
+        logging.set_verbosity(level)
+        if hide:
+            enable_progress_bars()
 
 
 def quiet_bitsandbytes() -> None:
