@@ -51,6 +51,7 @@ class Excerpts(_OfDialogues):
 
     name = "excerpts"
     layout = "items"
+    supervises = frozenset({Kind.TARGET})  # here every reply recommends: the intent is for whole dialogues to teach
 
     def __init__(self, dialogues: Sequence[Dialogue]) -> None:
         super().__init__([d for d in dialogues if any(t.mentions or t.decided_targets for t in d.turns)])
