@@ -74,6 +74,7 @@ def finished(parts: dict[str, Any]) -> Path:
 RUN = """
 import json, os, signal, sys
 from pathlib import Path
+from gcrs.toolkit.eval import one_pass
 from gcrs.toolkit.model import checkpoint, finetune, trainer
 plan = json.loads(sys.argv[1])
 raw = plan["config"]
@@ -96,6 +97,12 @@ def counted(self):
         os.kill(os.getpid(), signal.SIGTERM)
     return out
 trainer.Trainer.step = counted
+if plan.get("term_in_validation"):
+    scored = one_pass.score_dialogue
+    def slow(*args, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return scored(*args, **options)
+    one_pass.score_dialogue = slow
 print(json.dumps(finetune.finetune(config, resume=plan["resume"])))
 """
 
@@ -132,6 +139,20 @@ def test_sigterm_writes_a_checkpoint_and_resumes(parts: dict[str, Any], tmp_path
     found = latest_checkpoint(tmp_path / "term.run" / "checkpoints")
     assert found is not None and found[0] == 4 and not cfg.out.exists()
     assert json.loads(run(cfg, resume=True).stdout)["finished"] is True
+
+
+def test_sigterm_in_a_validation_gives_it_up_and_the_next_session_makes_up_for_it(
+    parts: dict[str, Any], tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"valid": parts["dialogues"][0], "eval_limit": 6, "steps": 4}
+    straight = finetune(config(parts, tmp_path / "straight", **settings))
+    cfg = config(parts, tmp_path / "term", **settings)
+    stopped = run(cfg, term_in_validation=True)
+    assert stopped.returncode == 0, stopped.stderr
+    assert json.loads(stopped.stdout)["finished"] is False and not cfg.out.exists()
+    report = json.loads(run(cfg, resume=True).stdout)
+    assert report["finished"] and report["validation"] == straight["validation"]
+    assert sha256_file(cfg.out / ADAPTER) == sha256_file(tmp_path / "straight" / ADAPTER)
 
 
 def test_minutes_decide_when_steps_do_not(parts: dict[str, Any], tmp_path: Path) -> None:

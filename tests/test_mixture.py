@@ -379,6 +379,7 @@ def test_validation_scores_intent_and_words_in_the_same_pass(parts: dict[str, An
 
     model = toy_model(TOKENS)
     found = validate(model, TOKENS, PREPARED.book, toy_dialogues(), 100)
+    assert found is not None
     assert len(found.ranks) == 4 and len(found.intents) == 4 and len(found.bytes) == 4
     said = encode(toy_dialogues()[1], TOKENS, PREPARED.book)
     with torch.no_grad():

@@ -225,11 +225,13 @@ def finetune(
         apply_adapter(copy, state, shape.alpha / shape.rank, tokens.new_ids)
         return copy.to(config.device)  # type: ignore[no-any-return]
 
-    def evaluate() -> dict[str, float]:
+    def evaluate() -> dict[str, float] | None:
         tell(0, 0, "validating")
         trained.eval()
         with torch.inference_mode():
-            found = validate(plain(), tokens, book, data.valid, config.eval_limit)
+            found = validate(plain(), tokens, book, data.valid, config.eval_limit, lambda: trainer.hurried)
+        if found is None:
+            return None
         if watch is not None:
             watch(found, trainer.progress)
         return found.metrics()

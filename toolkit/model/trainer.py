@@ -79,13 +79,15 @@ class RunState:
     log: list[dict[str, Any]] = field(default_factory=list)
     drawn: int = 0  # tokens of the sequences read, without padding
     stream: dict[str, Any] | None = None  # where the phase's stream stands
+    unvalidated: bool = False  # a stop was asked for in a validation: it is made up for first
 
 
 class Trainer:
     """Runs phases over a model's trainable parameters, with checkpoints, validation and a clean stop on SIGTERM.
 
     `groups` are optimiser groups [{"params": [...], "lr": …}]; `named` maps stable names to the same parameters.
-    `evaluate(step)` returns validation metrics, the first of which decides what is best (higher is better).
+    `evaluate()` returns validation metrics, the first of which decides what is best (higher is better); None when it
+    gave up because of `hurried`.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class Trainer:
         directory: Path,
         *,
         device: str = "cpu",
-        evaluate: Callable[[], dict[str, float]] | None = None,
+        evaluate: Callable[[], dict[str, float] | None] | None = None,
         progress: Progress | None = None,
     ) -> None:
         from accelerate import Accelerator
@@ -265,12 +267,20 @@ class Trainer:
         if self.evaluate is None or self.rank:
             return
         metrics = self.evaluate()
+        self.state.unvalidated = metrics is None
+        if metrics is None:
+            return
         self.state.log.append({"step": self.state.step, **metrics})
         first = next(iter(metrics.values()))
         if self.state.best is None or first >= self.state.best:
             self.state.best, self.state.best_step = first, self.state.step
             if on_best is not None:
                 on_best()
+
+    @property
+    def hurried(self) -> bool:
+        """Whether a validation shall give up: a stop was asked for, and no other process waits for this one's step."""
+        return self.stop_requested and self.world == 1
 
     def _eval_due(self, before: float, seconds: float) -> bool:
         """Whether to validate now: `before` is the progress before this step, `seconds` those since the last time."""
@@ -285,7 +295,9 @@ class Trainer:
         last_save = last_eval = time.monotonic()
         previous = _catch_sigterm(self)
         try:
-            while not schedule.done(state.step, state.elapsed / 60, state.drawn):
+            if state.unvalidated:
+                self._validate(on_best)
+            while not (self.hurried or schedule.done(state.step, state.elapsed / 60, state.drawn)):
                 before = self.progress
                 row = self.step()
                 if self.rank == 0:
@@ -304,7 +316,7 @@ class Trainer:
             if not state.log or state.log[-1]["step"] != state.step:  # else these weights have just been validated
                 self._validate(on_best)
             self.save()
-            return True
+            return not state.unvalidated and schedule.done(state.step, state.elapsed / 60, state.drawn)
         finally:
             if previous is not None:
                 signal.signal(signal.SIGTERM, previous)

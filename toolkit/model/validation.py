@@ -7,7 +7,7 @@ Knows nothing of training; the final evaluation is elsewhere (toolkit/eval).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +51,17 @@ class Validation:
 
 
 def validate(
-    model: PreTrainedModel, tokens: TokenSpace, book: Codebook, dialogues: Sequence[Dialogue], limit: int
-) -> Validation:
+    model: PreTrainedModel,
+    tokens: TokenSpace,
+    book: Codebook,
+    dialogues: Sequence[Dialogue],
+    limit: int,
+    stop: Callable[[], bool] | None = None,
+) -> Validation | None:
     """The first `limit` replies with items ranked (forced mode, repeats counted); intent and words of all up to them.
 
-    Intent and words are scored with the decisions of the data before them.
+    Intent and words are scored with the decisions of the data before them. `stop` is asked before each dialogue; None
+    when it says so.
     """
     from gcrs.toolkit.dialogue.budget import BUDGET
     from gcrs.toolkit.eval.metrics import rank_of
@@ -66,6 +72,8 @@ def validate(
     found = Validation()
     left = limit
     for group, dialogue in enumerate(dialogues):
+        if stop is not None and stop():
+            return None
         items = [n for n, turn in enumerate(dialogue.turns) if turn.role == "assistant" and turn.mentions][:left]
         if left <= len(items):
             dialogue = dialogue[: items[-1] + 1]
