@@ -7,7 +7,6 @@ comes about, and nothing of flags.
 from __future__ import annotations
 
 import signal
-import string
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from rich.text import Text
 
 from gcrs.programs.render import Running, clean, is_plain, print_card, print_decisions
-from gcrs.programs.session import MORE, ChatSession, Followed, Said, letter
+from gcrs.programs.session import MORE, ChatSession, Followed, Said, letter, numbered
 from gcrs.programs.session_file import Mark
 from gcrs.toolkit.errors import GcrsError, UsageError
 
@@ -285,7 +284,7 @@ class _Chat:
 
     def _undo(self, rest: str) -> bool:
         if rest:
-            number = _number(rest)
+            number = numbered(rest)
             self._answer(lambda **options: self.session.unlink(number, **options))
             return True
         first, last = self._together
@@ -338,13 +337,3 @@ class _Chat:
     def _autosave(self) -> None:
         if self.session_file is not None:
             self.session.save(self.session_file)
-
-
-def _number(text: str) -> int:
-    """The link that `a`, `(a)` or `1` means, from 1."""
-    text = text.strip(" ()").lower()
-    if len(text) == 1 and text in string.ascii_lowercase:
-        return string.ascii_lowercase.index(text) + 1
-    if text.isdecimal():
-        return int(text)
-    raise UsageError(f"{text[:20]!r} is no link.", hint="/undo takes nothing, or a link's letter such as /undo a")

@@ -44,13 +44,15 @@ AT_ONCE = 8  # dialogues that a process is given at a time
 @dataclass(frozen=True)
 class Evaluation:
     """What a run found: its JSON (`report`), one line a case with every row's rank (`lines`), a few replies in full
-    (`examples`), and what of the promises does not hold (`broken`).
+    (`examples`), what of the promises does not hold (`broken`), and sentences on what was asked for and cannot be
+    (`left_out`).
     """
 
     report: dict[str, Any]
     lines: list[dict[str, Any]]
     examples: list[dict[str, Any]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    left_out: tuple[str, ...] = ()
 
 
 def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: Path | None = None) -> Evaluation:
@@ -63,9 +65,10 @@ def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: P
 
     other = None if compare is None else check_comparable(compare)
     bundle = Bundle.load(config.bundle)
-    if bundle.tokens.shape != PRODUCT:
+    asked = config
+    if bundle.tokens.shape != PRODUCT:  # an ablation writes no reply
         able = tuple(name for name in config.baselines if name != RETRIEVE_THEN_GENERATE)
-        config = replace(config, replies=0, baselines=able)  # an ablation writes no reply
+        config = replace(config, replies=0, baselines=able)
     split = read_split(config.dialogues, bundle.catalog, limit=config.limit, skip_unknown=config.skip_unknown)
     raw = [dialogue for path in config.train for dialogue in read_dialogues(path)]
     if compare is not None and other is not None:
@@ -109,7 +112,14 @@ def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: P
     if compare is not None:
         report["compare"] = compared(report, lines, compare, seed=config.seed)
     best = examples(split, measured, written[0] if written else [], bundle.catalog)
-    return Evaluation(report, lines, best, broken(report["promises"]))
+    return Evaluation(report, lines, best, broken(report["promises"]), _left_out(asked, config))
+
+
+def _left_out(asked: EvalConfig, done: EvalConfig) -> tuple[str, ...]:
+    """Sentences on what was asked for and is not in the report, because the bundle is an ablation."""
+    rows = [name for name in asked.baselines if name not in done.baselines]
+    out = [f"{name}: left out, an ablation has no replies to compare." for name in rows]
+    return (*out, *(["replies: left out, an ablation writes none."] if asked.replies > done.replies else []))
 
 
 def _known(bundle: Bundle) -> Callable[[str], str | None]:

@@ -64,6 +64,16 @@ def letter(n: int) -> str:
     return string.ascii_lowercase[n - 1] if n <= 26 else str(n)
 
 
+def numbered(text: str) -> int:
+    """`letter` read back: the link, from 1, that `a`, `(a)` or `1` means. UsageError for anything else."""
+    text = text.strip(" ()").lower()
+    if len(text) == 1 and text in string.ascii_lowercase:
+        return string.ascii_lowercase.index(text) + 1
+    if text.isdecimal():
+        return int(text)
+    raise UsageError(f"{text[:20]!r} is no link.", hint="/undo takes nothing, or a link's letter such as /undo a")
+
+
 class ChatSession:
     """One person's conversation with a recommender.
 
