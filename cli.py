@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from gcrs.toolkit.live import LiveCatalog
     from gcrs.toolkit.model.bundle import Bundle
     from gcrs.toolkit.prepared import PreparedCatalog
+    from gcrs.toolkit.ray_data import RayConfig
 
 Progress = Callable[[int, int, str], None]
 MOST_PAIRS = 20  # near-duplicates that `catalog check` prints
@@ -79,6 +80,13 @@ EngineFlag = Annotated[
 ApiBaseFlag = Annotated[
     str | None, typer.Option("--api-base", metavar="URL", help="The vLLM server's, such as http://127.0.0.1:8000/v1.")
 ]
+WorkersFlag = Annotated[
+    int, typer.Option("--workers", metavar="N", min=0, help="Processes on Ray Data, a CPU each; 0: this one alone.")
+]
+RayFlag = Annotated[
+    str | None, typer.Option("--ray-address", metavar="ADDR", help="A running Ray cluster; default: this machine.")
+]
+GpusFlag = Annotated[float, typer.Option("--gpus", metavar="G", min=0, help="Share of a GPU that a worker takes.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout (docs/cli.md).")]
 ConfigFlag = Annotated[
     str | None, typer.Option("--config", metavar="YAML|NAME", help="Settings, or a recipe's name; flags win over it.")
@@ -290,6 +298,9 @@ def catalog_build(
     ] = None,
     seed: SeedFlag = 0,
     device: Annotated[str, typer.Option(help="Where the encoder computes: cpu or cuda.")] = "cpu",
+    workers: WorkersFlag = 0,
+    ray_address: RayFlag = None,
+    gpus: GpusFlag = 0.0,
     as_json: JsonFlag = False,
 ) -> None:
     """Give every item of a file its semantic ID; ends with a health report."""
@@ -312,7 +323,8 @@ def catalog_build(
         _say(line)
     with _progress() as progress:
         baskets = _baskets(dialogues or [], catalog)
-        prepared = PreparedCatalog.build(catalog, config, baskets=baskets, progress=progress)
+        ray = _ray(workers, ray_address, gpus)
+        prepared = PreparedCatalog.build(catalog, config, baskets=baskets, progress=progress, ray=ray)
         prepared.save(out)
     if as_json:
         text = {"columns": chosen.columns, "left_out": chosen.left_out}
@@ -322,6 +334,17 @@ def catalog_build(
     for line in prepared.report.lines() if prepared.report else ():
         print(line)
     print(f"written: {out} (hash {prepared.hash[:12]})")
+
+
+def _ray(workers: int, address: str | None, gpus: float) -> RayConfig | None:
+    """The three flags about workers; None: this process does the work."""
+    if not workers:
+        if address is not None or gpus:
+            raise UsageError("--ray-address and --gpus are for workers.", hint="Pass --workers N.")
+        return None
+    from gcrs.toolkit.ray_data import RayConfig
+
+    return RayConfig(workers, address, gpus)
 
 
 def _feed_lines(feeds: Sequence[FeedReport]) -> list[str]:
@@ -1111,6 +1134,42 @@ def _read_dialogue(source: str) -> Dialogue:
         ) from error
 
 
+@app.command("batch")
+def batch_verb(
+    dialogues: Annotated[Path, typer.Argument(metavar="FILE", help="Dialogues, one JSON object a line.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="JSON Lines to write, an answer a dialogue.")],
+    k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many items each.")] = 10,
+    bundle: BundleFlag = "movies",
+    where: WhereFlag = None,
+    exclude: ExcludeFlag = None,
+    allow: AllowFlag = None,
+    or_unknown: OrUnknownFlag = False,
+    intent: Annotated[Literal["free", "recommend", "chat"], typer.Option(help="Whether to recommend.")] = "recommend",
+    items_only: Annotated[bool, typer.Option("--items-only", help="No words: several times as fast.")] = False,
+    part: Annotated[int, typer.Option("--part", metavar="N", min=1, help="Rows kept at a time.")] = 50,
+    workers: WorkersFlag = 0,
+    ray_address: RayFlag = None,
+    gpus: GpusFlag = 0.0,
+    seed: SeedFlag = 0,
+    device: DeviceFlag = "cpu",
+    as_json: JsonFlag = False,
+) -> None:
+    """Answer a file of dialogues; the same command goes on where a killed one was (docs/scale.md)."""
+    from gcrs.programs.batch import BatchConfig, answer_all
+    from gcrs.programs.one_reply import Request
+
+    request = Request(k=k, intent=intent, seed=seed, **_rules(where, exclude, allow, or_unknown))
+    config = BatchConfig(dialogues, out, bundle, request, not items_only, part, device)
+    with _progress() as progress:
+        report = answer_all(config, ray=_ray(workers, ray_address, gpus), progress=progress)
+    if as_json:
+        _print_json(report)
+        return
+    kept = f", {report['kept']:,} of them by an earlier run" if report["kept"] else ""
+    print(f"answered: {report['rows']:,} dialogues{kept}; without an answer: {report['failed']:,}")
+    print(f"written: {report['out']}")
+
+
 @app.command("prove")
 def prove_verb(
     steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Semantic IDs to decode.")],
@@ -1209,6 +1268,8 @@ def eval_verb(
         found = evaluate(config, progress, compare=compare)
         if report is not None:
             write_report(report, found.report, found.lines, page(found.report, found.examples))
+    for line in found.left_out:
+        _say(line)
     if as_json:
         _print_json(found.report)
     else:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gcrs.toolkit.catalog.feeds import FeedReport
     from gcrs.toolkit.ids.health import Health
     from gcrs.toolkit.ids.quantizer import Quantizer
+    from gcrs.toolkit.ray_data import RayConfig
 
 Progress = Callable[[int, int, str], None]
 
@@ -121,12 +122,13 @@ class PreparedCatalog:
         *,
         baskets: Iterable[Sequence[str]] = (),
         progress: Progress | None = None,
+        ray: RayConfig | None = None,
     ) -> PreparedCatalog:
         """Encode the items and find their semantic IDs.
 
-        `baskets` are the items of each dialogue, for the collaborative part. The same input, seed and thread count
-        give the same IDs. Raises UsageError for settings that do not fit, DataError for the catalogue,
-        MissingModelError for the encoder.
+        `baskets` are the items of each dialogue, for the collaborative part; with `ray` its workers encode the texts.
+        The same input, seed and thread count give the same IDs. Raises UsageError for settings that do not fit,
+        DataError for the catalogue, MissingModelError for the encoder.
         """
         from gcrs.toolkit.catalog.encoders import find_encoder
         from gcrs.toolkit.ids.build import build_codebook
@@ -135,7 +137,7 @@ class PreparedCatalog:
         chosen = text_columns(catalog, config.text_columns)
         columns = chosen.columns
         encoder = find_encoder(config.encoder, progress)
-        vectors = _vectors(catalog, columns, config, encoder, baskets, progress)
+        vectors = _vectors(catalog, columns, config, encoder, baskets, progress, ray)
         quantizer, book, report = build_codebook(
             vectors,
             [item.id for item in catalog],
@@ -282,6 +284,7 @@ def _vectors(
     encoder: Encoder,
     baskets: Iterable[Sequence[str]],
     progress: Progress | None,
+    ray: RayConfig | None,
 ) -> np.ndarray:
     """Float32 [items, width]: the text's unit vector, then the co-mentions', weighted so that the shares add to one."""
     import numpy as np
@@ -289,7 +292,8 @@ def _vectors(
     from gcrs.toolkit.catalog.collaborative import co_mention_vectors
     from gcrs.toolkit.catalog.encoders import encode_texts
 
-    text = encode_texts([item_text(item, columns) for item in catalog], encoder, progress, device=config.device)
+    texts = [item_text(item, columns) for item in catalog]
+    text = encode_texts(texts, encoder, progress, device=config.device, ray=ray)
     share = config.collaborative
     if not share:
         return text

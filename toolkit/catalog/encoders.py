@@ -23,6 +23,9 @@ from gcrs.toolkit.files import cache_dir
 if TYPE_CHECKING:
     import numpy as np
 
+    from gcrs.toolkit.catalog.encoder_models import EncoderModel
+    from gcrs.toolkit.ray_data import RayConfig
+
 Progress = Callable[[int, int, str], None]
 
 _FORMAT = 2  # of the cached vectors: raise it when a recipe's meaning changes
@@ -34,13 +37,15 @@ def encode_texts(
     progress: Progress | None = None,
     batch_size: int = 64,
     device: str = "cpu",
+    ray: RayConfig | None = None,
 ) -> np.ndarray:
     """Float32 [n, width], a unit vector for each text by the encoder's recipe (MiniLM: 384 wide).
 
     `encoder` is what `find_encoder` takes or gives. Texts are cut at the recipe's length and batched by length; a text
-    without a token has the zero vector. The vectors of equal texts are equal. Raises MissingModelError (exit 4) when
-    the encoder is not there and cannot be fetched, DataError when its files are no encoder, UsageError for a device
-    that this machine does not have.
+    without a token has the zero vector. The vectors of equal texts are equal. With `ray` its workers encode, who see
+    the encoder's folder under the same name; what they have done is kept as it comes, so a killed run goes on there.
+    Raises MissingModelError (exit 4) when the encoder is not there and cannot be fetched, DataError when its files are
+    no encoder, UsageError for a device that this machine does not have.
     """
     import numpy as np
 
@@ -51,18 +56,16 @@ def encode_texts(
         known = _lookup(cache, set(keys))
         todo = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         if todo:
-            from gcrs.toolkit.catalog.encoder_models import EncoderModel
-
             ordered = sorted(todo.items(), key=lambda entry: len(entry[1]))
-            model = EncoderModel(found, device)
-            for start in range(0, len(ordered), batch_size):
-                batch = ordered[start : start + batch_size]
-                vectors = model.vectors([text for _, text in batch])
-                fresh = {key: vector for (key, _), vector in zip(batch, vectors, strict=True)}
+            batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+            done = 0
+            for number, vectors in _encoded(found, device, [[text for _, text in batch] for batch in batches], ray):
+                fresh = {key: vector for (key, _), vector in zip(batches[number], vectors, strict=True)}
                 known |= fresh
                 _store(cache, fresh)
+                done += len(fresh)
                 if progress:
-                    progress(min(start + batch_size, len(ordered)), len(ordered), "encoding texts")
+                    progress(done, len(ordered), "encoding texts")
     if not keys:
         return np.zeros((0, found.width), dtype=np.float32)
     return np.stack([known[key] for key in keys])
@@ -92,6 +95,43 @@ def encode_like(
 def encoder_fingerprint(encoder: str = MINILM) -> str:
     """A hash of the encoder's weights: it names which encoder made a vector. Raises what `find_encoder` raises."""
     return find_encoder(encoder).sha256
+
+
+class EncodeBatch:
+    """Encodes batches of texts: holds one encoder, loaded with the first batch that it gets."""
+
+    def __init__(self, encoder: Encoder, device: str) -> None:
+        self.encoder, self.device = encoder, device
+        self._model: EncoderModel | None = None
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """`number` and `texts` of a batch -> its `number`, and its vectors as the bytes of float32 [n, width]."""
+        return {"number": row["number"], "vectors": self.vectors(list(row["texts"])).tobytes()}
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """Float32 [n, width]."""
+        if self._model is None:
+            from gcrs.toolkit.catalog.encoder_models import EncoderModel
+
+            self._model = EncoderModel(self.encoder, self.device)
+        return self._model.vectors(texts)
+
+
+def _encoded(
+    encoder: Encoder, device: str, batches: Sequence[list[str]], ray: RayConfig | None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Each batch's number and vectors, as they are done."""
+    if ray is None:
+        here = EncodeBatch(encoder, device)
+        yield from ((number, here.vectors(texts)) for number, texts in enumerate(batches))
+        return
+    import numpy as np
+
+    from gcrs.toolkit.ray_data import ray_rows
+
+    rows = [{"number": number, "texts": texts} for number, texts in enumerate(batches)]
+    for row in ray_rows(EncodeBatch, {"encoder": encoder, "device": device}, rows, ray):
+        yield int(row["number"]), np.frombuffer(row["vectors"], dtype=np.float32).reshape(-1, encoder.width)
 
 
 def _stamp(encoder: Encoder) -> str:
