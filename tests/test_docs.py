@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("docs/chat.md", "docs/tool.md", "docs/catalogue.md", "docs/finetune.md", "docs/live.md")
+PAGES = ("docs/chat.md", "docs/tool.md", "docs/catalogue.md", "docs/finetune.md", "docs/live.md", "docs/scale.md")
 NOTE = re.compile(r"<!-- (file|not run): (.+?) -->")
 RUNS = ("console", "python")
 PLAIN = ("", "json", "yaml", "csv", "text")

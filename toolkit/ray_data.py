@@ -95,7 +95,7 @@ class _Guarded:
 
 @contextlib.contextmanager
 def _cluster(config: RayConfig) -> Iterator[None]:
-    """Ray for the block: a cluster at the address, or one of our own that ends with it."""
+    """Ray for the block: the program's own where there is one, a cluster at the address, or one that ends with it."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     try:
@@ -103,6 +103,11 @@ def _cluster(config: RayConfig) -> Iterator[None]:
         import ray.data
     except ModuleNotFoundError as error:
         raise GcrsError("Workers need Ray Data, which is not installed.", hint="pip install 'gcrs[ray]'") from error
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    if ray.is_initialized():  # a program that has its own cluster keeps it
+        yield
+        return
     quiet: dict[str, Any] = {"include_dashboard": False} if config.address is None else {}
     if config.address is None:
         quiet["num_cpus"] = config.workers + 1  # one for Ray's own tasks
@@ -111,8 +116,6 @@ def _cluster(config: RayConfig) -> Iterator[None]:
         ray.init(address=config.address, logging_level="ERROR", log_to_driver=False, **quiet)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise _no_cluster(" ".join(str(error).split())[:200]) from error
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Ray prints there what happens to its processes
             yield

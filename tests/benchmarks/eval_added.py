@@ -1,6 +1,6 @@
 """Recall of items that were added after training, against a model that was trained with them.
 
-    python tests/benchmarks/eval_added.py --minutes 60 --work added
+    python tests/benchmarks/eval_added.py --tokens 60000 --work added
 
 For each seed: a tenth of the catalogue is split off; one model is trained on the rest and the tenth is added live
 (`gcrs catalog add`), another is trained on everything, with the same budget. Both then answer the same requests, made
@@ -62,7 +62,8 @@ def train(args: argparse.Namespace, folder: Path, name: str, seed: int) -> Path:
     if not (out / "gcrs.json").is_file():
         begun = Path(f"{out}.run")
         resume = ["--resume"] if begun.is_dir() and any(begun.iterdir()) else []
-        flags = ["--noun", args.noun, "--max-minutes", f"{args.minutes:g}", "--seed", str(seed), *resume]
+        budget = ["--set", f"tokens={args.tokens}"] if args.tokens else ["--max-minutes", f"{args.minutes:g}"]
+        flags = ["--noun", args.noun, *budget, "--seed", str(seed), *resume]
         more = [part for one in args.set for part in ("--set", one)]
         gcrs("finetune", "--catalog", prepared, "--out", out, *flags, *more)
     return out
@@ -170,6 +171,7 @@ def main() -> int:
     parser.add_argument("--noun", default="board game")
     parser.add_argument("--work", type=Path, required=True, help="directory of everything that is made")
     parser.add_argument("--minutes", type=float, default=60, help="training budget of each model")
+    parser.add_argument("--tokens", type=int, help="the same in tokens, which shared cores do not cut short")
     parser.add_argument("--share", type=float, default=0.1, help="share of the items that is split off")
     parser.add_argument("--requests", type=int, default=10, help="requests for each split-off item")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -183,8 +185,8 @@ def main() -> int:
 
     runs = [measure(args, seed) for seed in args.seeds]
     out: dict[str, Any] = {
-        "catalog": args.catalog.name, "minutes": args.minutes, "seeds": args.seeds, "items": runs[0]["items"],
-        "added": runs[0]["added"], "tables": [],
+        "catalog": args.catalog.name, "minutes": None if args.tokens else args.minutes, "tokens": args.tokens,
+        "seeds": args.seeds, "items": runs[0]["items"], "added": runs[0]["added"], "tables": [],
     }  # fmt: skip
     for what in ("added", "old"):
         gold = [item for run in runs for item in run["cases"][what]["gold"]]
