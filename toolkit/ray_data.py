@@ -57,8 +57,9 @@ def ray_rows(
         import ray
 
         held = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), MOST_BLOCKS))
+        guarded: Any = _Guarded  # Ray's types know functions alone
         done = held.map(
-            _Guarded,
+            guarded,
             fn_constructor_args=(work, dict(arguments)),
             compute=ray.data.ActorPoolStrategy(size=config.workers),
             num_cpus=1,
@@ -113,7 +114,7 @@ def _cluster(config: RayConfig) -> Iterator[None]:
         quiet["num_cpus"] = config.workers + 1  # one for Ray's own tasks
     _knock(config.address)
     try:
-        ray.init(address=config.address, logging_level="ERROR", log_to_driver=False, **quiet)
+        ray.init(address=config.address, logging_level=logging.ERROR, log_to_driver=False, **quiet)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise _no_cluster(" ".join(str(error).split())[:200]) from error
     try:

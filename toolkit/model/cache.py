@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from gcrs.toolkit.errors import DataError, GcrsError
-from gcrs.toolkit.model.prefixes import GrowingLayer, PrefixPool
+from gcrs.toolkit.model.prefixes import GrowingLayer, Prefix, PrefixPool
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BRANCH_CHUNK = 256  # nodes forwarded at once: bounds the memory of activations and masks
 EXTEND_CHUNK = 1024  # ids forwarded at once
+JOINED = 16  # most new ids of a prompt that is read together with others
 LIMIT = 2**30  # bytes of keys and values that are kept: 60 dialogues of 300 ids for the default base in float32
 
 
@@ -89,6 +90,41 @@ class PrefixCache:
             self.pool.settle()
         self.forwarded += len(ids) - common
         return now.last
+
+    def extend_each(self, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """`extend` of several prompts: each one's last hidden state, [1, width].
+
+        Those of which a few ids are new are forwarded together, each over its own keys and values; numbers may differ
+        from `extend`'s in the last digits. After any exception the prefixes of all of them are forgotten.
+        """
+        found: dict[int, torch.Tensor] = {}
+        rows: list[tuple[int, Prefix, list[int]]] = []
+        taken: set[Prefix] = set()
+        try:
+            for n, prompt in enumerate(prompts):
+                ids = list(prompt)
+                self._check(ids)
+                self.cut(0)
+                common = self.pool.select(ids)
+                now = self.pool.now
+                if now in taken:
+                    continue  # a second prompt that goes on from the same prefix waits for the first
+                if common == len(ids) == len(now.ids) and now.last is not None:
+                    found[n] = now.last
+                elif (common := min(common, len(ids) - 1)) > 0 and len(ids) - common <= JOINED:
+                    self._crop(common)
+                    rows.append((n, now, ids[common:]))
+                taken.add(now)
+            if len(rows) > 1:
+                for (n, prefix, new), last in zip(rows, self._forward_rows(rows), strict=True):
+                    prefix.ids += new
+                    prefix.last = found[n] = last
+                    self.forwarded += len(new)
+                self.pool.grown()
+        except BaseException:
+            self.pool.forget([prefix for _, prefix, _ in rows])
+            raise
+        return [found[n] if n in found else self.extend(prompt) for n, prompt in enumerate(prompts)]
 
     def read(self, ids: Sequence[int]) -> torch.Tensor:
         """Read `ids` from the first on, whatever is held, and return all their hidden states, [n, width].
@@ -205,6 +241,28 @@ class PrefixCache:
             )
         hidden: torch.Tensor = out.last_hidden_state[0]
         return hidden
+
+    def _forward_rows(self, rows: Sequence[tuple[int, Prefix, list[int]]]) -> list[torch.Tensor]:
+        """Hidden state [1, width] of each row's last new id; rows are padded behind to one length."""
+        new, held = [ids for _, _, ids in rows], [len(prefix.ids) for _, prefix, _ in rows]
+        width = max(map(len, new))
+        longest = max(base + len(ids) for base, ids in zip(held, new, strict=True))
+        tokens = torch.tensor([ids + ids[-1:] * (width - len(ids)) for ids in new], device=self.device)
+        steps = [[min(n, len(ids) - 1) for n in range(width)] for ids in new]
+        places = torch.tensor(held)[:, None] + torch.tensor(steps)
+        dtype = self._head.weight.dtype
+        with torch.inference_mode():
+            hidden_from = torch.arange(longest)[None, None] > places[:, :, None]
+            mask = torch.zeros(hidden_from.shape, dtype=dtype).masked_fill_(hidden_from, torch.finfo(dtype).min)
+            out = self.decoder(
+                input_ids=tokens,
+                position_ids=places.to(self.device),
+                attention_mask=mask[:, None].to(self.device),
+                past_key_values=Prefix.joined([prefix for _, prefix, _ in rows], [len(ids) for ids in new]),
+                use_cache=True,
+            )
+            hidden: torch.Tensor = out.last_hidden_state
+            return [hidden[row, len(ids) - 1 : len(ids)].clone() for row, ids in enumerate(new)]
 
     @contextmanager
     def _whole(self) -> Iterator[None]:

@@ -5,7 +5,8 @@ what is new is forwarded. Every decoding runs through `outlines.Generator` with 
 dialogues, catalogue facts, rules or prompts' words.
 
 Threads: one lock an engine. `intent`, `targets` and `score_all` hold it for the call, `respond` for one token at a
-time, so replies to several people may be streamed at once, each from its own prefix in the cache.
+time, so replies to several people may be streamed at once, each from its own prefix in the cache; tokens that they ask
+for at about the same time are read in one forward (`together.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -34,6 +35,8 @@ from gcrs.toolkit.model.prefixes import PrefixPool
 from gcrs.toolkit.model.processor import MaskProcessor
 from gcrs.toolkit.model.sampling import Sampler, Sampling, TextStream
 from gcrs.toolkit.model.search import Hypotheses
+from gcrs.toolkit.model.step_stats import EngineStats, StepStats
+from gcrs.toolkit.model.together import Together
 from gcrs.toolkit.model.tokens import TokenSpace
 
 if TYPE_CHECKING:
@@ -79,31 +82,6 @@ class Piece:
     token_ids: tuple[int, ...]
 
 
-@dataclass
-class StepStats:
-    """Totals of one step over all calls: prompt ids found in the cache, tokens forwarded, tree nodes forwarded."""
-
-    calls: int = 0
-    reused: int = 0
-    forwarded: int = 0
-    branched: int = 0
-    seconds: float = 0.0
-
-
-@dataclass
-class EngineStats:
-    """What each step has cost so far; only ever grows."""
-
-    intent: StepStats = field(default_factory=StepStats)
-    targets: StepStats = field(default_factory=StepStats)
-    respond: StepStats = field(default_factory=StepStats)
-
-    @property
-    def forwarded(self) -> int:
-        """Tokens forwarded by all steps, tree nodes included."""
-        return sum(step.forwarded + step.branched for step in (self.intent, self.targets, self.respond))
-
-
 class Engine:
     """Decodes replies with `model`, whose embedding has `tokens.size` rows, over the items of `book`.
 
@@ -133,6 +111,7 @@ class Engine:
         self.stats = EngineStats()
         self._processor = processor
         self._lock = threading.RLock()
+        self._together = Together(self._cache, self._lock, self.stats.respond)
 
     def over(self, book: Codebook, offered: np.ndarray | None = None) -> Engine:
         """This engine over another codebook of the same codes: model, cache, lock and counters stay shared.
@@ -262,8 +241,7 @@ class Engine:
         sids = [self.book.semantic_id(item) for item in licensed]
         grammar = ResponseGrammar(self.tokens, words_of(self.tokens), sids, min(sampling.max_tokens, room))
         generator = outlines.Generator(self.model, processor=self._processor(grammar))
-        stream: Any = generator.stream(list(prompt), sampler=Sampler(sampling), stop=stop)
-        return self._pieces(stream, list(prompt))
+        return self._pieces(generator, list(prompt), {"sampler": Sampler(sampling), "stop": stop})
 
     @property
     def pool(self) -> PrefixPool:
@@ -300,13 +278,25 @@ class Engine:
         sid = self.tokens.sid_of(ids[1:-1])
         return Scored(self.book.item_id(sid), sid, float(score))
 
-    def _pieces(self, stream: Iterator[int], prompt: list[int] | None) -> Iterator[Piece]:
+    def _pieces(self, generator: Any, prompt: list[int], options: dict[str, Any]) -> Iterator[Piece]:
+        with self._together.reply() as number:
+
+            def ask(ids: Sequence[int], columns: np.ndarray) -> Any:
+                return self._together.logits(number, ids, columns)
+
+            yield from self._spelled(generator.stream(prompt, ask=ask, **options), prompt)
+
+    def _spelled(self, stream: Iterator[int], prompt: list[int]) -> Iterator[Piece]:
+        """The pieces that a stream of ids spells; the lock is taken by who reads for it."""
         text = TextStream(self.tokens.decode_text)
         span: list[int] | None = None
+        with self._lock:
+            self.stats.respond.calls += 1
+            self.stats.respond.reused += self._cache.common(prompt)
         while True:
-            with self._step(self.stats.respond, prompt):
-                token = next(stream, self.tokens.end)
-            prompt = None
+            start = time.perf_counter()
+            token = next(stream, self.tokens.end)
+            self.stats.respond.seconds += time.perf_counter() - start
             if token == self.tokens.end:
                 text.drop()
                 yield Piece("text", "", None, (token,))
@@ -327,7 +317,7 @@ class Engine:
 
     @contextmanager
     def _step(self, step: StepStats, prompt: Sequence[int] | None) -> Iterator[None]:
-        """Hold the lock and count; `prompt` is None for all but a reply's first token."""
+        """Hold the lock and count; without a prompt no call is counted."""
         with self._lock:
             start, cache = time.perf_counter(), self._cache
             forwarded, branched = cache.forwarded, cache.branches

@@ -2,7 +2,7 @@
 
 Prompts are token ids, never strings (Outlines would wrap a string in a chat template). `generate` is beam search,
 `generate_stream` is sampling; both take every mask from the processor that Outlines hands in. Knows nothing of
-items, intents or threads: its owner holds a lock.
+items, intents or threads: its owner holds a lock, but where `generate_stream` gets an `ask`, which takes it itself.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from gcrs.toolkit.model.search import Hypotheses, beam_search, beam_search_along
 from gcrs.toolkit.model.tokens import TokenSpace
 
 EXHAUSTIVE_CHUNK = 256
+Ask = Callable[[Sequence[int], np.ndarray], torch.Tensor]  # ids, columns -> logits float32 [1, c]
 
 
 class _Vocabulary:
@@ -54,6 +55,10 @@ class GcrsTransformers(Transformers):
         self.cache = cache
         self.tokens = tokens
 
+    def logits(self, ids: Sequence[int], columns: np.ndarray) -> torch.Tensor:
+        """Logits float32 [1, c] of `columns` behind the ids."""
+        return self.cache.logits(self.cache.extend(ids), columns)
+
     def generate(  # type: ignore[override]  # ids for prompts, not strings
         self,
         model_input: Sequence[int],
@@ -86,23 +91,27 @@ class GcrsTransformers(Transformers):
         *,
         sampler: Sampler,
         stop: Callable[[], bool] | None = None,
+        ask: Ask | None = None,
     ) -> Iterator[int]:
-        """Sampled ids after the prompt ids, one by one, up to `<|im_end|>` (which is the last one) or `stop()`."""
+        """Sampled ids after the prompt ids, one by one, up to `<|im_end|>` (which is the last one) or `stop()`.
+
+        `ask` stands in for `logits`: several replies may be read together.
+        """
         processor = _required(output_type)
+        ask = ask or self.logits
         done: list[int] = []
         while not done or done[-1] != self.tokens.end:
             if stop is not None and stop():
                 return
-            done.append(self._next(list(model_input), done, processor, sampler))
+            done.append(self._next(list(model_input), done, processor, sampler, ask))
             yield done[-1]
 
-    def _next(self, prompt: list[int], done: list[int], processor: Any, sampler: Sampler) -> int:
+    def _next(self, prompt: list[int], done: list[int], processor: Any, sampler: Sampler, ask: Ask) -> int:
         ids = np.array([done], dtype=np.int64)
         if hasattr(processor, "forced") and (token := int(processor.forced(ids)[0])) >= 0:
             return token  # forwarded with the next token that has to be asked for
-        hidden = self.cache.extend([*prompt, *done])
         columns = processor.columns(ids) if hasattr(processor, "columns") else np.arange(self.cache.rows)
-        logits = processor(torch.from_numpy(ids), self.cache.logits(hidden, columns))[0]
+        logits = processor(torch.from_numpy(ids), ask([*prompt, *done], columns))[0]
         words = [token for token in set(done) if token < self.tokens.base_rows and token != self.tokens.end]
         repeated = words if len(columns) == self.cache.rows else []
         return int(columns[sampler.pick(logits, repeated)])

@@ -77,6 +77,38 @@ class GrowingLayer(DynamicLayer):
         return 0 if self._held is None else sum(held.nbytes for held in self._held)
 
 
+class JoinedLayer(GrowingLayer):
+    """One layer of several prefixes for a common forward: row n appends to the n-th prefix's own layer.
+
+    Row n has `counts[n]` new entries, the others of its row are padding and are dropped.
+    """
+
+    def __init__(self, rows: Sequence[GrowingLayer], counts: Sequence[int]) -> None:
+        super().__init__()
+        self._rows, self._counts = rows, counts
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """All keys and values of each row, zeros behind them up to the longest row: [rows, heads, longest, width]."""
+        held = [
+            layer.update(key_states[n : n + 1, :, :count], value_states[n : n + 1, :, :count])
+            for n, (layer, count) in enumerate(zip(self._rows, self._counts, strict=True))
+        ]
+        longest = max(keys.shape[-2] for keys, _ in held)
+        out = tuple(
+            new.new_zeros((len(held), new.shape[1], longest, new.shape[-1])) for new in (key_states, value_states)
+        )
+        for n, both in enumerate(held):
+            for side, part in zip(out, both, strict=True):
+                side[n, :, : part.shape[-2]] = part[0]
+        return out[0], out[1]
+
+    def get_seq_length(self) -> int:
+        """Entries of the longest row."""
+        return max(layer.get_seq_length() for layer in self._rows)
+
+
 class Prefix:
     """Ids that were read, with their keys and values, and the tree that grows from them at the moment."""
 
@@ -114,6 +146,13 @@ class Prefix:
     def nbytes(self) -> int:
         """Memory of all keys and values, in bytes."""
         return sum(layer.nbytes for layer in self._layers)
+
+    @staticmethod
+    def joined(prefixes: Sequence[Prefix], counts: Sequence[int]) -> Cache:
+        """What a forward reads and writes that appends `counts[n]` ids to the n-th of these prefixes; none is empty."""
+        past = Cache(layer_class_to_replicate=GrowingLayer)
+        past.layers += [JoinedLayer(rows, counts) for rows in zip(*(one._layers for one in prefixes), strict=True)]
+        return past
 
     @property
     def _layers(self) -> list[GrowingLayer]:
@@ -164,6 +203,18 @@ class PrefixPool:
     def drop(self) -> None:
         """Forget the prefix in use."""
         self.now = Prefix()
+
+    def forget(self, prefixes: Sequence[Prefix]) -> None:
+        """Forget these, wherever they are."""
+        for prefix in prefixes:
+            self._parked.pop(prefix, None)
+        if any(prefix is self.now for prefix in prefixes):
+            self.drop()
+
+    def grown(self) -> None:
+        """Count the bytes of what is not in use anew: a common forward has made it longer."""
+        self._parked = {prefix: prefix.nbytes for prefix in self._parked}
+        self.settle()
 
     def common(self, ids: list[int]) -> int:
         """How many of the first `ids` some prefix holds."""

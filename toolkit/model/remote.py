@@ -24,8 +24,9 @@ from gcrs.toolkit.dialogue.turns import Intent
 from gcrs.toolkit.errors import DataError, DeadEnd, GcrsError, MissingModelError, UsageError
 from gcrs.toolkit.ids.codebook import Codebook
 from gcrs.toolkit.ids.tree import PrefixTree
-from gcrs.toolkit.model.engine import BOTH, MIN_BEAMS, EngineStats, IntentDecision, Piece, Scored
+from gcrs.toolkit.model.engine import BOTH, MIN_BEAMS, IntentDecision, Piece, Scored
 from gcrs.toolkit.model.sampling import Sampling
+from gcrs.toolkit.model.step_stats import EngineStats
 from gcrs.toolkit.model.tokens import TokenSpace
 
 SECONDS = 120.0
