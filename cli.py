@@ -323,7 +323,7 @@ def catalog_build(
         _say(line)
     with _progress() as progress:
         baskets = _baskets(dialogues or [], catalog)
-        ray = _ray(workers, ray_address, gpus)
+        ray = _ray(workers, ray_address, gpus, device)
         prepared = PreparedCatalog.build(catalog, config, baskets=baskets, progress=progress, ray=ray)
         prepared.save(out)
     if as_json:
@@ -336,12 +336,15 @@ def catalog_build(
     print(f"written: {out} (hash {prepared.hash[:12]})")
 
 
-def _ray(workers: int, address: str | None, gpus: float) -> RayConfig | None:
-    """The three flags about workers; None: this process does the work."""
+def _ray(workers: int, address: str | None, gpus: float, device: str) -> RayConfig | None:
+    """The flags about workers; None: this process does the work."""
     if not workers:
         if address is not None or gpus:
             raise UsageError("--ray-address and --gpus are for workers.", hint="Pass --workers N.")
         return None
+    if (gpus > 0) != (device != "cpu"):
+        hint = "Pass both --device cuda and --gpus 1, or neither."
+        raise UsageError(f"--gpus is {gpus:g} and --device {device}.", hint=hint)
     from gcrs.toolkit.ray_data import RayConfig
 
     return RayConfig(workers, address, gpus)
@@ -1154,14 +1157,17 @@ def batch_verb(
     device: DeviceFlag = "cpu",
     as_json: JsonFlag = False,
 ) -> None:
-    """Answer a file of dialogues; the same command goes on where a killed one was (docs/scale.md)."""
+    """Answer a file of dialogues, by many workers, over kills.
+
+    The same command goes on where a killed one was (docs/scale.md).
+    """
     from gcrs.programs.batch import BatchConfig, answer_all
     from gcrs.programs.one_reply import Request
 
     request = Request(k=k, intent=intent, seed=seed, **_rules(where, exclude, allow, or_unknown))
     config = BatchConfig(dialogues, out, bundle, request, not items_only, part, device)
     with _progress() as progress:
-        report = answer_all(config, ray=_ray(workers, ray_address, gpus), progress=progress)
+        report = answer_all(config, ray=_ray(workers, ray_address, gpus, device), progress=progress)
     if as_json:
         _print_json(report)
         return

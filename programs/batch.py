@@ -45,6 +45,8 @@ class BatchConfig:
     def __post_init__(self) -> None:
         if self.part < 1:
             raise UsageError(f"A part has {self.part} rows, expected 1 or more.")
+        if self.dialogues.resolve() == self.out.resolve():
+            raise UsageError(f"{self.out} is what is to be answered.", hint="Choose another --out.")
 
 
 class Answers:
@@ -136,6 +138,7 @@ def answer_all(
     The file is read once from end to end before anything slow: a broken line is found now. Raises DataError for it,
     for a file or directory of another job, and what `load_talker` raises.
     """
+    from gcrs.programs.rules import Rules
     from gcrs.toolkit.live import LiveCatalog
     from gcrs.toolkit.model.bundle import Bundle
 
@@ -150,17 +153,24 @@ def answer_all(
         seen += part.rows
         tell(seen, total, "reading dialogues")
     bundle = Bundle.load(config.bundle)
+    edition = LiveCatalog.of(bundle).edition
+    request = config.request
+    Rules(request.where, request.exclude, request.allow, request.or_unknown).admitted(edition.columns)
     directory = PartsDirectory(config.out)
-    directory.open(_job(config, bundle.hash, LiveCatalog.of(bundle).edition.version))
+    directory.open(_job(config, bundle.hash, edition.version))
     todo = directory.missing(parts)
     kept = total - sum(part.rows for part in todo)
     report: dict[str, Any] = {"out": str(config.out), "rows": total, "kept": kept, "workers": ray.workers if ray else 0}
     if todo:
         tell(kept, total, "answering")
         done = kept
-        for row in _run(config, [asdict(part) for part in todo], ray):
-            done += int(row["rows"])
-            tell(done, total, "answering")
+        try:
+            for row in _run(config, [asdict(part) for part in todo], ray):
+                done += int(row["rows"])
+                tell(done, total, "answering")
+        except BaseException:
+            directory.leave()
+            raise
     report["failed"] = sum(_failures(directory.file(part.number)) for part in parts)
     directory.join(parts)
     return report | {"bundle": bundle.hash}

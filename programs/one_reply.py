@@ -21,6 +21,8 @@ from gcrs.toolkit.model.engine import Sampling
 if TYPE_CHECKING:
     import numpy as np
 
+    from gcrs.toolkit.dialogue.linked import Linked
+
 
 @dataclass(frozen=True)
 class Request:
@@ -58,7 +60,8 @@ class Asked:
     """A dialogue from elsewhere as the program takes it: its items linked, and what may be recommended next.
 
     `allowed` and `admitted` are bool [items in the codebook's order]: by rules and by what was said, and by the rules
-    alone. `outside` are ids in the dialogue that the catalogue does not have.
+    alone. `outside` are ids in the dialogue that the catalogue does not have, `linked` what was found in the person's
+    words.
     """
 
     dialogue: Dialogue
@@ -66,6 +69,7 @@ class Asked:
     allowed: np.ndarray
     admitted: np.ndarray
     outside: tuple[str, ...]
+    linked: tuple[Linked, ...] = ()
 
 
 def ask(recommender: Recommender, linker: Linker, dialogue: Dialogue, rules: Rules) -> Asked:
@@ -86,16 +90,19 @@ def ask(recommender: Recommender, linker: Linker, dialogue: Dialogue, rules: Rul
         outside[item_id] = None
         return None
 
-    linked: list[str] = []
-    turns = []
+    named: list[str] = []
+    turns, found = [], []
     for turn in dialogue.map_items(rename).turns:
-        turns.append(replace(turn, text=linker.link(turn.text, linked, keep_spans=True).text))
-        linked.extend(turns[-1].mentions)
+        linked = linker.link(turn.text, named, keep_spans=True)
+        turns.append(replace(turn, text=linked.text))
+        named.extend(turns[-1].mentions)
+        if turn.role == "user":
+            found.append(linked)
     banned = {item for turn in turns for item in (*turn.mentions, *turn.decided_targets, *turn.feedback)}
     edition = recommender.parts.edition
     admitted = rules.offered(edition)
     allowed = admitted & edition.columns.allowed(exclude=banned)[edition.rows]
-    return Asked(Dialogue(dialogue.id, tuple(turns)), rules, allowed, admitted, tuple(outside))
+    return Asked(Dialogue(dialogue.id, tuple(turns)), rules, allowed, admitted, tuple(outside), tuple(found))
 
 
 def reply_to(recommender: Recommender, asked: Asked, intent: Choice, **options: Any) -> Reply:

@@ -157,7 +157,7 @@ def tell(case: Case, found: Why) -> tuple[str, ...]:
         if item.id in case.retired:
             lines.append(f"{item.label} has been retired since: it is not recommended again.")
     else:
-        lines.append(f"{item.label} was never among the {case.k} best of a reply.")
+        lines.append(f"{item.label} was not among the {case.k} best.")
         lines.append(found.barred or f"{item.label} could have been recommended: others were more probable.")
     for one in found.moved:
         if abs(one.change) >= LEAST_MOVED and found.score is not None:

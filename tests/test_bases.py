@@ -278,6 +278,13 @@ def test_an_export_replaces_an_export_and_nothing_else(data: dict[str, Path], tm
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
     assert main([*command, str(tmp_path / "out")]) == 0 and main([*command, str(tmp_path / "out"), "--json"]) == 0
     config = json.loads((tmp_path / "out" / "config.json").read_text())
+    for place in ("", "gcrs", "gcrs/mine"):
+        (tmp_path / "out" / place).mkdir(exist_ok=True)
+        (letter := tmp_path / "out" / place / "letter.txt").write_text("dear")
+        assert main([*command, str(tmp_path / "out")]) == 3 and letter.read_text() == "dear"
+        letter.unlink()
+    (tmp_path / "out" / "gcrs" / "mine").rmdir()
+    assert main([*command, str(tmp_path / "out")]) == 0
     assert config["dtype"] == "bfloat16" and config["vocab_size"] == Bundle.load(tmp_path / "bundle").tokens.size
     shutil.rmtree(tmp_path / "base")
     assert main([*command, str(tmp_path / "later")]) == 4 and not (tmp_path / "later").exists()

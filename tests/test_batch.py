@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -133,6 +134,8 @@ def test_a_killed_worker_costs_nothing_and_our_errors_come_through(
     assert list(ray_rows(Doubled, {"once": str(once)}, [], RayConfig(1))) == []
     with pytest.raises(GcrsError, match="no Ray cluster"):
         list(ray_rows(Doubled, {"once": str(once)}, rows, RayConfig(1, "127.0.0.1:1")))
+    with pytest.raises(UsageError, match="shall take 1 GPUs, the cluster has 0"):
+        list(ray_rows(Doubled, {"once": str(once)}, rows, RayConfig(1, gpus=1)))
     with pytest.raises(UsageError, match="0 workers"):
         RayConfig(0)
 
@@ -180,9 +183,14 @@ def test_the_same_answers_here_by_workers_and_over_kills(movies_bundle: Path, di
             except ProcessLookupError:
                 continue
     assert not out.exists() and directory.path.is_dir()
-    second = subprocess.run(verb("batch", *flags, "--json"), capture_output=True, text=True, timeout=300)
-    assert second.returncode == 0, second.stderr
-    told = json.loads(second.stdout)
+    second = subprocess.Popen(
+        verb("batch", *flags, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    workers = until(lambda: [pid for pid, what in children(second.pid) if "MapWorker" in what], second)
+    os.kill(workers[0], signal.SIGKILL)
+    said, warned = second.communicate(timeout=300)
+    assert second.returncode == 0, warned
+    told = json.loads(said)  # what Ray says of the kill is not among the results
     assert told["kept"] >= 4 and told["rows"] == ROWS and told["workers"] == 2
     assert out.read_bytes() == alone.out.read_bytes(), "neither workers nor kills change an answer"
     assert not directory.path.exists()
@@ -202,14 +210,27 @@ def test_what_a_batch_refuses(movies_bundle: Path, dialogues: Path, capsys: pyte
 
     code, error = fails("--ray-address", "auto")
     assert code == 2 and "--ray-address and --gpus are for workers. Pass --workers N." in error
+    for flags in (("--device", "cuda"), ("--gpus", 1)):
+        code, error = fails("--workers", 1, *flags)
+        assert code == 2 and "Pass both --device cuda and --gpus 1" in error
     code, error = fails("--where", "colour=red")
     assert code == 3 and "no column 'colour'" in error
-    code, error = fails("--workers", 1, "--part", 2)
-    assert code == 3 and "another job: part" in error, "what the failed run began"
+    code, error = fails("--workers", 1, "--ray-address", "127.0.0.1:1")
+    assert code == 1 and "127.0.0.1:1 does not answer" in error
+    parts = PartsDirectory(out)
+    assert not parts.path.exists(), "what kept nothing leaves nothing"
+    parts.open({"part": 1})
+    parts.file(0).write_text("")
+    code, error = fails("--part", 2)
+    assert code == 3 and "another job: " in error and parts.file(0).exists()
     with open(dialogues, "a") as handle:
         handle.write('{"turns": \n')
     code, error = fails()
     assert code == 3 and "line 12: not valid JSON" in error
+    dialogues.write_bytes(gzip.compress(dialogues.read_bytes()))
+    code, error = fails()
+    assert code == 3 and "is compressed. Unpack it first" in error
+    assert main(["batch", str(dialogues), "--out", str(dialogues)]) == 2
     out.write_text("precious")
     assert main(["batch", str(dialogues), "--out", str(out)]) == 3 and out.read_text() == "precious"
 

@@ -31,6 +31,7 @@ Commands:
   chat       Talk with the recommender; reads lines from a pipe as well.
   recommend  The k best items and a reply for one message or dialogue.
   serve      Serve the recommender to programs, agents and browsers.
+  batch      Answer a file of dialogues, by many workers, over kills.
   prove      Decode at random; fails unless every item is an allowed one.
   eval       Score a bundle on dialogues, beside baselines and another run.
   bench      What gcrs costs, each row beside a named baseline.

@@ -42,8 +42,21 @@ def test_a_dialogue_of_turns_and_ids_that_are_not_there(served: Served) -> None:
     told = served.post("/tools/recommend", {"dialogue": turns, "intent": "recommend", "k": 12}).json()
     assert told["unknown_ids"] == ["zzz"]
     assert {item["id"] for item in told["items"]} == {item.id for item in toy_catalog()} - {"m08", "m09"}
+    assert [link["id"] for link in told["links"]] == [] and told["unclear"] == []
+    linked = served.post("/tools/recommend", {"dialogue": "I loved The Matrix"}).json()["links"]
+    assert [(link["words"], link["id"]) for link in linked] == [("The Matrix", "m03")]
     talk = served.post("/tools/recommend", {"dialogue": turns, "intent": "chat"}).json()
     assert talk["items"] == [] and talk["recommended"] == [] and talk["intent"] == "chat"
+
+
+def test_a_session_with_nothing_left_says_so(served: Served) -> None:
+    session = served.post("/sessions", {"where": ["title='The Matrix'"]}).json()["session"]
+    first = served.post(f"/sessions/{session}/messages", {"text": "One, please", "intent": "recommend"}).json()
+    assert first["recommended"] == ["m03"] and not first["nothing_left"]
+    second = served.post(f"/sessions/{session}/messages", {"text": "Another one"}).json()
+    assert second["intent"] == "chat" and second["forced"] and second["nothing_left"]
+    forced = served.post(f"/sessions/{session}/messages", {"text": "hello", "intent": "chat"}).json()
+    assert forced["intent"] == "chat" and not forced["nothing_left"]
 
 
 def test_search_looks_at_titles_first_then_facts_then_spelling(served: Served) -> None:
@@ -134,6 +147,9 @@ def test_openais_own_client_talks_to_it(served: Served) -> None:
     with pytest.raises(openai.NotFoundError) as wrong:
         client.chat.completions.create(model="gpt-9", messages=messages)
     assert wrong.value.body["param"] == "model" and "called 'gcrs'" in wrong.value.body["remedy"]
+    short = client.chat.completions.create(**asked | {"max_tokens": 1}, extra_body=beside)
+    ends = {short.choices[0].finish_reason, whole.choices[0].finish_reason}
+    assert ends <= {"stop", "length"} and short.choices[0].finish_reason == "length"
     for name, value in (("n", 2), ("stop", ["x"]), ("tools", [{"type": "function", "function": {"name": "f"}}])):
         with pytest.raises(openai.APIStatusError) as refused:
             client.chat.completions.create(**asked, **{name: value})

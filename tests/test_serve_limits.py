@@ -130,6 +130,21 @@ def test_wrong_arguments_name_field_value_and_remedy(guarded: Served) -> None:
         headers = {**BEARER, "content-type": "application/json"}
         reply = httpx.post(guarded.url + "/tools/recommend", content=content, headers=headers)
         assert reply.status_code in (400, 422) and problem(reply)["remedy"], content
+    for body, remedy in (
+        ({"dialogue": "x", "k": 0}, "Pass 1 or more."),
+        ({"dialogue": "x", "k": 2.5}, "Pass a whole number."),
+        ({"dialogue": "x", "intent": "sing"}, "Pass one of 'free', 'recommend' or 'chat'."),
+        ({"dialogue": "x", "where": "year>2000"}, "Pass a list, also of one: [...]."),
+        ({"dialogue": "x", "exclude": [5]}, "Pass it as text, in quotes."),
+    ):
+        told = problem(guarded.post("/tools/recommend", body, headers=BEARER))
+        assert told["remedy"] == remedy, told
+    found = problem(guarded.post("/tools/lookup_item", {"id": 5}, headers=BEARER))
+    assert found["message"] == "Input should be a valid string, found a number."
+    plain = httpx.post(guarded.url + "/tools/recommend", content=b'{"dialogue": "x"}', headers=BEARER)
+    assert plain.status_code == 400 and "content-type: application/json" in problem(plain)["remedy"]
+    begun = httpx.post(guarded.url + "/sessions", headers=BEARER)
+    assert begun.status_code == 201, "all of its fields are optional"
     assert problem(guarded.get("/nowhere", headers=BEARER))["code"] == "not_found"
     assert guarded.get("/tools/recommend", headers=BEARER).status_code == 405
 
@@ -285,3 +300,48 @@ def test_the_verb_refuses_with_exit_code_two() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, told = serve("--http", "--port", str(taken.getsockname()[1]))
     assert code == 2 and "cannot be listened on" in told
+
+
+def test_a_head_that_never_ends_closes_its_connection_and_no_other() -> None:
+    import asyncio
+
+    import uvicorn
+
+    from gcrs.programs.serving.patience import patient
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(1.0)  # an answer may take longer than a head
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def ask(port: int, *parts: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+        found = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        return found
+
+    async def whole() -> None:
+        settings = uvicorn.Config(app, port=0, log_level="error", lifespan="off", http=patient(0.5))
+        server = uvicorn.Server(settings)
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.02)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        request = b"GET / HTTP/1.1\r\nhost: here\r\n"
+        began = asyncio.get_running_loop().time()
+        half, none, good, again = await asyncio.gather(
+            ask(port, b"GET /hea"),
+            ask(port),
+            ask(port, request + b"connection: close\r\n\r\n"),
+            ask(port, request + b"\r\n", request),  # a whole request, then half of one
+        )
+        assert half == none == b""
+        assert good.endswith(b"ok") and again.count(b"200 OK") == 1
+        assert asyncio.get_running_loop().time() - began < 5
+        server.should_exit = True
+        await serving
+
+    asyncio.run(whole())

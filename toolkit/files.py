@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 from typing import IO, Any
 
@@ -96,6 +97,11 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(staged, ignore_errors=True)
         recover_directory(path)
         raise
+
+
+def strangers(directory: Path, *patterns: str) -> list[str]:
+    """Names in a directory, in order, that match none of these patterns; hidden ones and directories count as well."""
+    return sorted(one.name for one in Path(directory).iterdir() if not any(fnmatch(one.name, p) for p in patterns))
 
 
 def recover_directory(path: Path) -> None:

@@ -47,6 +47,9 @@ def split_lines(path: Path, rows: int) -> list[Part]:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     if held:
         parts.append(Part(len(parts), first, begin, end, held))
+    with open(path, "rb") as handle:
+        if handle.read(2) == b"\x1f\x8b":
+            raise DataError(f"{path} is compressed.", hint="Unpack it first: gunzip -k FILE")
     if not parts:
         raise DataError(f"{path} has no rows.", hint="Expected one JSON object a line.")
     return parts
@@ -86,6 +89,11 @@ class PartsDirectory:
             return
         with atomic_write(there) as handle:
             json.dump(job, handle, indent=1, ensure_ascii=False)
+
+    def leave(self) -> None:
+        """Take the directory away when no answer is kept in it."""
+        if self.path.is_dir() and not any(self.path.glob("[0-9]*.jsonl")):
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def file(self, number: int) -> Path:
         """Where the answer to this part is written."""

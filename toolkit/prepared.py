@@ -19,7 +19,15 @@ from gcrs.toolkit.catalog.item import Catalog, Item
 from gcrs.toolkit.catalog.text import item_text
 from gcrs.toolkit.catalog.text_columns import text_columns
 from gcrs.toolkit.errors import DataError, UsageError
-from gcrs.toolkit.files import atomic_directory, atomic_write, read_json, recover_directory, sha256_file, sha256_json
+from gcrs.toolkit.files import (
+    atomic_directory,
+    atomic_write,
+    read_json,
+    recover_directory,
+    sha256_file,
+    sha256_json,
+    strangers,
+)
 from gcrs.toolkit.ids.codebook import Codebook
 
 if TYPE_CHECKING:
@@ -256,6 +264,11 @@ def check_replaceable(directory: Path) -> None:
     foreign = directory.is_dir() and any(directory.iterdir()) and not (directory / MANIFEST).is_file()
     if directory.is_file() or foreign or (directory / "gcrs.json").is_file():  # the last: a bundle
         raise DataError(f"{directory} exists and is no catalogue of gcrs.", hint="Choose another --out.")
+    if directory.is_dir() and (others := strangers(directory, MANIFEST, *PARTS, "health.png")):
+        raise DataError(
+            f"{directory} holds {others[0]!r}, which is no part of a catalogue.",
+            hint="Move it, or choose another --out.",
+        )
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:

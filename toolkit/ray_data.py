@@ -117,11 +117,14 @@ def _cluster(config: RayConfig) -> Iterator[None]:
         ray.init(address=config.address, logging_level=logging.ERROR, log_to_driver=False, **quiet)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise _no_cluster(" ".join(str(error).split())[:200]) from error
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # Ray prints there what happens to its processes
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints there what happens to its processes, until it is gone
+        try:
+            there = float(ray.cluster_resources().get("GPU", 0))
+            if config.gpus > there:
+                raise UsageError(f"A worker shall take {config.gpus:g} GPUs, the cluster has {there:g}.")
             yield
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()
 
 
 def _knock(address: str | None) -> None:

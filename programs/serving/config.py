@@ -29,7 +29,7 @@ class ServeConfig:
         least = {"port": 0, "max_body": 1000, "timeout": 0.1, "running": 1, "waiting": 0, "sessions": 1}
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in least and value < least[field.name]:
+            if field.name in least and not value >= least[field.name]:
                 flag = field.name.replace("_", "-")
                 raise UsageError(f"--{flag} is {value}, expected {least[field.name]} or more.")
         if self.port > 65535:

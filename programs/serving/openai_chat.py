@@ -77,8 +77,8 @@ class Completion(schema.Arguments):
     messages: list[ChatMessage] = Field(min_length=1, max_length=schema.MOST_TURNS)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
+    max_completion_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = Field(None, ge=0, lt=2**63)
@@ -127,7 +127,7 @@ def openai_routes(toolbox: Toolbox, desk: Desk, metrics: Metrics) -> APIRouter:
         if not given.stream:
             result = await while_there(request, work())
             message = {"role": "assistant", "content": result.reply.strip(), "refusal": None}
-            choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+            choice = {"index": 0, "message": message, "finish_reason": told["finish"], "logprobs": None}
             body = {**head, "object": "chat.completion", "choices": [choice], "usage": told["usage"]}
             return {**body, "gcrs": _beside(result, given)}
 
@@ -136,7 +136,7 @@ def openai_routes(toolbox: Toolbox, desk: Desk, metrics: Metrics) -> APIRouter:
             return event({**head, "object": "chat.completion.chunk", "choices": [choice], **more})
 
         def ended(result: schema.Recommended) -> str:
-            out = chunk({}, "stop", gcrs=_beside(result, given))
+            out = chunk({}, told["finish"], gcrs=_beside(result, given))
             if given.stream_options is not None and given.stream_options.include_usage:
                 out += event({**head, "object": "chat.completion.chunk", "choices": [], "usage": told["usage"]})
             return out + event("[DONE]")
@@ -194,7 +194,7 @@ def _turns(messages: Sequence[ChatMessage]) -> list[schema.Turn]:
 
 
 def _complete(toolbox: Toolbox, given: Completion, job: Job, told: dict[str, Any]) -> schema.Recommended:
-    """The reply; in the desk's thread. `told` gets the counts of tokens."""
+    """The reply; in the desk's thread. `told` gets the counts of tokens, and why it ended."""
     asked = schema.Recommend(dialogue=_turns(given.messages), **given.gcrs.model_dump())
     running = Running(lambda: toolbox.talker.recommender.parts.catalog)
     written = 0
@@ -208,7 +208,7 @@ def _complete(toolbox: Toolbox, given: Completion, job: Job, told: dict[str, Any
     wanted = given.max_completion_tokens or given.max_tokens
     named = {"temperature": given.temperature, "top_p": given.top_p, "seed": given.seed}
     if wanted is not None:
-        named["max_tokens"] = min(wanted, MOST_TOKENS)
+        named["max_tokens"] = wanted
     named = {"seed": secrets.randbits(31)} | {name: value for name, value in named.items() if value is not None}
     try:
         result = toolbox.recommend(asked, stop=job.stopped, sampling=Sampling(**named), on_piece=on_piece)  # type: ignore[arg-type]
@@ -216,6 +216,7 @@ def _complete(toolbox: Toolbox, given: Completion, job: Job, told: dict[str, Any
         raise of_error(error) from None
     tokens = toolbox.talker.bundle.tokens
     read = sum(len(tokens.encode_text(turn.content)) for turn in asked.dialogue if not isinstance(turn, str))
+    told["finish"] = "length" if wanted is not None and written > wanted else "stop"  # its end counts as a token
     told["usage"] = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
     return result
 

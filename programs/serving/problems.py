@@ -32,11 +32,30 @@ STATUS = {
     "unavailable": 503,
     "timeout": 504,
 }
-REMEDIES = {
+REMEDIES = {  # by pydantic's kinds of errors, what they know of the limit filled in
     "missing": "Give this argument.",
     "extra_forbidden": "Leave it out: there is no such argument.",
     "json_invalid": "Send one JSON object.",
+    "greater_than_equal": "Pass {ge} or more.",
+    "greater_than": "Pass more than {gt}.",
+    "less_than_equal": "Pass at most {le}.",
+    "less_than": "Pass less than {lt}.",
+    "literal_error": "Pass one of {expected}.",
+    "string_type": "Pass it as text, in quotes.",
+    "string_too_long": "Shorten it to {max_length} characters.",
+    "string_too_short": "Pass at least {min_length} characters.",
+    "too_long": "Pass at most {max_length} entries.",
+    "too_short": "Pass at least {min_length} entries.",
+    "list_type": "Pass a list, also of one: [...].",
+    "int_type": "Pass a whole number.",
+    "int_parsing": "Pass a whole number.",
+    "int_from_float": "Pass a whole number.",
+    "float_type": "Pass a number.",
+    "float_parsing": "Pass a number.",
+    "bool_type": "Pass true or false.",
+    "bool_parsing": "Pass true or false.",
 }
+KINDS = {int: "a number", float: "a number", bool: "true or false", str: "a text", list: "a list", dict: "an object"}
 FIND_IDS = "search_catalog finds the ids of items."
 
 
@@ -95,12 +114,27 @@ def of_validation(errors: Iterable[Any], *, skip: int = 0) -> Problem:
     """The first of pydantic's errors as a Problem; `skip` leading parts of its place are the transport's."""
     found = [{**one, "loc": tuple(one["loc"][skip:])} for one in errors]
     first, expected = _chosen([one for one in found if one["loc"][:1] == found[0]["loc"][:1]])
-    remedy = REMEDIES.get(first["type"], "Correct it and call again.")
+    if isinstance(first.get("input"), bytes):
+        header = "Send one JSON object, with the header content-type: application/json."
+        return Problem("bad_request", "The body did not come as JSON.", remedy=header)
+    if first["type"] == "json_invalid" or not first["loc"]:  # the body as a whole
+        said = "The body is empty." if first["type"] == "missing" else _sentence(expected)
+        return Problem("bad_request", said, remedy=REMEDIES["json_invalid"])
+    remedy = REMEDIES.get(first["type"], "Correct it and call again.").format_map(_Limits(first.get("ctx") or {}))
+    if first["type"].endswith("_type"):
+        expected += f", found {KINDS.get(type(first.get('input')), type(first.get('input')).__name__)}"
     if others := sorted({_place(one["loc"][:1]) for one in found} - {_place(found[0]["loc"][:1])}):
         remedy += f" Wrong as well: {', '.join(others)}."
     held = None if first["type"] in ("missing", "json_invalid") else first.get("input")
     place = None if first["type"] == "json_invalid" else _place(first["loc"]) or None
     return Problem("invalid_argument", _sentence(expected), field=place, value=held, remedy=remedy)
+
+
+class _Limits(dict[str, Any]):
+    """What an error knows of the limit; "…" for what it does not."""
+
+    def __missing__(self, name: str) -> str:
+        return "…"
 
 
 def of_error(error: GcrsError, *, field: str | None = None, value: Any = None) -> Problem:

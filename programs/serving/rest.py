@@ -74,8 +74,9 @@ def session_routes(toolbox: Toolbox, sessions: Sessions, desk: Desk, metrics: Me
     router = APIRouter(tags=["sessions"], prefix="/sessions")
 
     @router.post("", status_code=201, response_model=schema.State, responses=errors(409))
-    async def create_session(given: schema.NewSession) -> Any:
+    async def create_session(given: schema.NewSession | None = None) -> Any:
         """Begin a session."""
+        given = given or schema.NewSession(seed=None)
         try:
             return state_of(await sessions.create(given.where, given.exclude, given.seed))
         except GcrsError as error:

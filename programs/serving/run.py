@@ -56,6 +56,8 @@ def serve_http(toolbox: Toolbox, config: ServeConfig, sock: socket.socket, ready
     import uvicorn
 
     from gcrs.programs.serving.app import make_app
+    from gcrs.programs.serving.doors import BODY_SECONDS
+    from gcrs.programs.serving.patience import patient
 
     app, desk = make_app(toolbox, config)
     logging.getLogger("mcp").setLevel(logging.ERROR)
@@ -93,6 +95,7 @@ def serve_http(toolbox: Toolbox, config: ServeConfig, sock: socket.socket, ready
         timeout_keep_alive=5,
         timeout_graceful_shutdown=int(config.timeout + BEHIND),
         ws="none",
+        http=patient(BODY_SECONDS),
         lifespan="on",
     )
     server = Server(settings)

@@ -58,7 +58,7 @@ Where = Annotated[
     list[Rule],
     Field(
         max_length=MOST_RULES,
-        description="Rules that every recommended item satisfies, such as 'year>=2000' or 'genre=comedy and not "
+        description="Rules that every item satisfies, such as 'year>=2000' or 'genre=comedy and not "
         "genre=horror'. Operators: = != < <= > >= contains, and or not ( ).",
     ),
 ]
@@ -96,7 +96,10 @@ class SearchCatalog(Arguments):
     """Arguments of `search_catalog`."""
 
     query: str = Field(
-        "", max_length=500, description="Words of a title or of facts such as names and genres; empty: every item."
+        "",
+        max_length=500,
+        description="Words of a title or of facts such as names and genres, all of which must be there; empty: every "
+        "item.",
     )
     where: Where = Field(default_factory=list, json_schema_extra={"default": []})
     limit: int = Field(10, ge=1, le=MOST_ITEMS, description="How many items to return.")
@@ -140,6 +143,21 @@ class Probabilities(BaseModel):
     chat: float
 
 
+class Link(BaseModel):
+    """A title found in the person's words."""
+
+    words: str
+    id: str
+    title: str
+
+
+class Unclear(BaseModel):
+    """A title that several items have."""
+
+    words: str
+    candidates: list[str]
+
+
 class Recommended(BaseModel):
     """Result of `recommend`."""
 
@@ -150,6 +168,8 @@ class Recommended(BaseModel):
     recommended: list[str] = Field(description="Ids of the items that the reply recommends.")
     items: list[RankedItem] = Field(description="The k best allowed items, best first; empty for a chat.")
     reasons: list[str] = Field(description="Numbers and shared facts behind the first recommended item.")
+    links: list[Link] = Field(description="Titles that were understood in the person's words.")
+    unclear: list[Unclear] = Field(description="Titles that several items have: not used; say <item:ID> instead.")
     unknown_ids: list[str] = Field(description="Ids in the dialogue that the catalogue does not have, read as 'it'.")
     withheld: int = Field(description="Titles taken out of the reply because nothing licensed them.")
     dropped: str = Field(description="What of a long dialogue was not read; empty when all of it was.")

@@ -6,7 +6,17 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from gcrs.programs.serving.schema import Arguments, Exclude, ItemId, Probabilities, RankedItem, Text, Where
+from gcrs.programs.serving.schema import (
+    Arguments,
+    Exclude,
+    ItemId,
+    Link,
+    Probabilities,
+    RankedItem,
+    Text,
+    Unclear,
+    Where,
+)
 
 
 class NewSession(Arguments):
@@ -32,21 +42,6 @@ class Mark(Arguments):
     value: Literal["liked", "disliked", "seen"]
 
 
-class Link(BaseModel):
-    """A title found in the person's words."""
-
-    words: str
-    id: str
-    title: str
-
-
-class Unclear(BaseModel):
-    """A title that several items have."""
-
-    words: str
-    candidates: list[str]
-
-
 class Answer(BaseModel):
     """A reply in a session, with the decisions behind it."""
 
@@ -63,6 +58,7 @@ class Answer(BaseModel):
     withheld: int
     dropped: str
     stopped: bool = Field(description="Whether the reply was cut short.")
+    nothing_left: bool = Field(description="Whether it only talks because rules and conversation leave no item.")
     seconds: dict[str, float]
 
 

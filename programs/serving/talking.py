@@ -46,7 +46,7 @@ def say(toolbox: Toolbox, sessions: Sessions, held: Held, message: schema.Messag
         chat.steps = before
         raise job.too_late
     sessions.save(held)
-    return _answer(toolbox, held, told)
+    return _answer(toolbox, held, told, message)
 
 
 def _problem(error: GcrsError, message: schema.Message) -> Problem:
@@ -57,9 +57,8 @@ def _problem(error: GcrsError, message: schema.Message) -> Problem:
     return of_error(error)
 
 
-def _answer(toolbox: Toolbox, held: Held, told: Said) -> schema.Answer:
+def _answer(toolbox: Toolbox, held: Held, told: Said, message: schema.Message) -> schema.Answer:
     reply, chat = told.reply, held.chat
-    titles = {item: clean(chat.catalog[item].label, lines=False) for _, item in told.links}
     facts = toolbox.facts([one.item_id for one in reply.ranking])
     return schema.Answer(
         session=held.name,
@@ -70,17 +69,12 @@ def _answer(toolbox: Toolbox, held: Held, told: Said) -> schema.Answer:
         reply=shown_text(reply.text, chat.catalog).strip(),
         recommended=[one.item_id for one in reply.targets],
         items=toolbox.ranked(chat.recommender, reply.ranking, facts),
-        links=[schema.Link(words=words, id=item, title=titles[item]) for words, item in told.links],
-        unclear=[
-            schema.Unclear(
-                words=clean(name.surface, lines=False),
-                candidates=[clean(chat.catalog[item].label, lines=False) for item in name.candidates[:5]],
-            )
-            for name in told.ambiguous
-        ],
+        links=toolbox.links(told.links),
+        unclear=toolbox.unclear(told.ambiguous),
         withheld=reply.leaks,
         dropped=reply.dropped,
         stopped=reply.stopped,
+        nothing_left=reply.forced and reply.intent.intent == "chat" and message.intent != "chat",
         seconds={step: round(value, 4) for step, value in reply.seconds.items()},
     )
 

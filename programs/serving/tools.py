@@ -7,7 +7,7 @@ threads. Knows nothing of transports, and nothing of sessions that go on.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from gcrs.programs.recommender import Recommender
     from gcrs.programs.reply import Reply
     from gcrs.toolkit.catalog.item import Fact, Item
+    from gcrs.toolkit.dialogue.linked import Ambiguous
     from gcrs.toolkit.dialogue.linker import Linker
     from gcrs.toolkit.model.engine import Scored
 
 Stop = Callable[[], bool]
 RUNNERS_UP = 10
+MOST_CANDIDATES = 5
 
 
 class Toolbox:
@@ -62,12 +64,15 @@ class Toolbox:
             return self.talker.facts.get(list(ids))
 
     def call(self, name: str, arguments: Any, *, stop: Stop | None = None) -> BaseModel:
-        """Validate, run, and give the result; Problem when anything is wrong."""
+        """Validate `arguments` (an object, or JSON text of one), run, give the result; Problem for what is wrong."""
         if (tool := TOOLS.get(name)) is None:
             remedy = f"The tools are {', '.join(TOOLS)}."
             raise Problem("unknown_tool", f"There is no tool {name[:60]!r}.", field="name", value=name, remedy=remedy)
         try:
-            given = tool.arguments.model_validate({} if arguments is None else arguments)
+            if isinstance(arguments, str):  # as OpenAI's models hand them over
+                given = tool.arguments.model_validate_json(arguments or "{}")
+            else:
+                given = tool.arguments.model_validate({} if arguments is None else arguments)
         except ValidationError as error:
             raise of_pydantic(error) from None
         return self.run(name, given, stop=stop)
@@ -225,12 +230,33 @@ class Toolbox:
             recommended=[one.item_id for one in reply.targets],
             items=self.ranked(recommender, reply.ranking, facts),
             reasons=list(reasons),
+            links=self.links((link.surface, link.item) for one in asked.linked for link in one.links),
+            unclear=self.unclear(name for one in asked.linked for name in one.ambiguous),
             unknown_ids=[clean(one, lines=False) for one in asked.outside],
             withheld=reply.leaks,
             dropped=reply.dropped,
             bundle=self.talker.bundle.hash,
             catalog_version=edition.version,
         )
+
+    def links(self, found: Iterable[tuple[str, str]]) -> list[schema.Link]:
+        """Titles found in somebody's words, as the schema shows them."""
+        catalog = self.talker.recommender.parts.catalog
+        return [
+            schema.Link(words=clean(words, lines=False), id=item, title=clean(catalog[item].label, lines=False))
+            for words, item in found
+        ]
+
+    def unclear(self, found: Iterable[Ambiguous]) -> list[schema.Unclear]:
+        """Titles that several items have, as the schema shows them."""
+        catalog = self.talker.recommender.parts.catalog
+        return [
+            schema.Unclear(
+                words=clean(name.surface, lines=False),
+                candidates=[clean(catalog[item].label, lines=False) for item in name.candidates[:MOST_CANDIDATES]],
+            )
+            for name in found
+        ]
 
     def ranked(
         self, recommender: Recommender, ranking: Sequence[Scored], facts: Mapping[str, Mapping[str, Fact]]

@@ -100,12 +100,19 @@ def sample(run: Callable[[], object], n: int, *, warm: int = 1) -> Sample:
     return Sample.of([seconds(run) for _ in range(n)])
 
 
-def pairs(ours: Callable[[], object], theirs: Callable[[], object], n: int) -> tuple[Sample, Sample, Sample]:
-    """(ratio, ours, theirs) of n pairs, the order turning from pair to pair, so that a drift hits both alike."""
+def pairs(
+    ours: Callable[[], object], theirs: Callable[[], object], n: int, *, before: Callable[[], object] | None = None
+) -> tuple[Sample, Sample, Sample]:
+    """(ratio, ours, theirs) of n pairs, the order turning from pair to pair, so that a drift hits both alike.
+
+    `before` makes each of them ready and does not count.
+    """
     mine: list[float] = []
     other: list[float] = []
     for at in range(n):
         for side, run in ((mine, ours), (other, theirs)) if at % 2 == 0 else ((other, theirs), (mine, ours)):
+            if before is not None:
+                before()
             side.append(seconds(run))
     ratios = [a / b for a, b in zip(mine, other, strict=True)]
     return Sample.of(ratios), Sample.of(mine), Sample.of(other)

@@ -22,6 +22,7 @@ FAMILIES = {  # which function measures which rows
     ("filter-7k", "filter-1M"): "tree.filters",
     ("turn-tokens", "turn-wall", "turn-calls"): "turn.turn",
     ("sessions",): "turn.sessions",
+    ("replies",): "turn.replies",
     ("top-50",): "ranking.top",
     ("evaluation",): "ranking.evaluation",
     ("finetune",): "training.finetune",

@@ -1,4 +1,4 @@
-"""A turn of three decisions against one plain generation, against three calls, and many conversations side by side."""
+"""A turn of three decisions against one plain generation and three calls; conversations and replies side by side."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gcrs.toolkit.model.engine import Engine, Sampling
 
 PROMPT, REPLY = 300, 30
+TOGETHER = 8  # replies at the same time
 
 
 def three_calls(bundle: Bundle, engine: Engine) -> ThreeSteps:
@@ -127,6 +128,46 @@ def sessions(bench: Workbench) -> list[Row]:
     what = f"prompt tokens forwarded, {count} interleaved conversations of {turns} turns, 1 GiB"
     value = Sample.of([ours / theirs])
     return [Row("sessions", what, "ratio", value, baseline="one prefix cache, as before", details=details)]
+
+
+def replies(bench: Workbench) -> list[Row]:
+    """Replies that are written at the same time, in a thread each, against the same ones one after the other.
+
+    The prompts have been read on both sides, so what counts are the replies' tokens.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from gcrs.toolkit.dialogue.encode import encode_prompt
+    from gcrs.toolkit.model.engine import Sampling
+
+    bundle, engine = bench.bundle, bench.engine()
+    space, book = bundle.tokens, bundle.book
+    count, length = bench.pick(TOGETHER, 3), bench.pick(REPLY, REPLY // 3)
+    prompts = [[*encode_prompt(dialogue(book, seed, 5), space, book), space.chat, space.resp] for seed in range(count)]
+
+    def ready() -> None:
+        engine.close()
+        for prompt in prompts:
+            engine.intent(prompt)
+
+    def write(n: int) -> None:
+        for _ in engine.respond(prompts[n], licensed=[], sampling=Sampling(seed=n, max_tokens=length)):
+            pass
+
+    with ThreadPoolExecutor(count) as pool:
+        value, ours, theirs = pairs(
+            lambda: list(pool.map(write, range(count))),
+            lambda: list(map(write, range(count))),
+            bench.pick(5, 1),
+            before=ready,
+        )
+    stats = engine.stats.respond
+    details = {"replies": count, "tokens": length, "prompt": sum(map(len, prompts)) / count,
+               "read_together": stats.shared / max(1, stats.joined)}  # fmt: skip
+    what = f"{count} replies of {length} tokens at the same time"
+    return [
+        Row("replies", what, "ratio", value, baseline="one after the other", ours=ours, theirs=theirs, details=details)
+    ]
 
 
 def _entry(config: Any, width: int) -> int:

@@ -103,7 +103,8 @@ def _parse_turn(raw: Any, where: str) -> Turn:
     if raw.get("role") not in ("user", "assistant"):
         raise DataError(f"{where}: role is {raw.get('role')!r}, expected 'user' or 'assistant'.")
     if not isinstance(raw.get("text"), str):
-        raise DataError(f"{where}: text is {type(raw.get('text')).__name__}, expected a string.")
+        hint = "Its words belong under 'text', not 'content'." if "content" in raw else None
+        raise DataError(f"{where}: text is {type(raw.get('text')).__name__}, expected a string.", hint=hint)
     if (intent := raw.get("intent")) not in (None, "recommend", "chat"):
         raise DataError(f"{where}: intent is {intent!r}, expected 'recommend' or 'chat'.")
     targets = raw.get("targets")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcrs.toolkit.errors import DataError
-from gcrs.toolkit.files import atomic_directory
+from gcrs.toolkit.files import atomic_directory, read_json, strangers
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 COPIED = "gcrs"  # the folder of the bundle's own files, and what marks a directory as ours
 MANIFEST = "gcrs.json"
 SHARD = "5GB"
+WRITTEN = (COPIED, "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+           "model*.safetensors", "model.safetensors.index.json")  # fmt: skip
 # Our turns, as encode() writes them; a message's content may hold tokens such as <REC> and semantic IDs.
 CHAT_TEMPLATE = (
     "{{ bos_token or '' }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
@@ -70,6 +72,13 @@ def _check_replaceable(out: Path) -> None:
     ours = (out / COPIED / MANIFEST).is_file() and (out / "config.json").is_file()
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not ours):
         raise DataError(f"{out} exists and is no export of gcrs.", hint="Choose another --out.")
+    if ours:  # it will be replaced whole
+        parts = read_json(out / COPIED / MANIFEST).get("parts", {})
+        inside = [f"{COPIED}/{name}" for name in strangers(out / COPIED, MANIFEST, *parts)]
+        if others := [*strangers(out, *WRITTEN), *inside]:
+            raise DataError(
+                f"{out} holds {others[0]!r}, which is no part of an export.", hint="Move it, or choose another --out."
+            )
 
 
 def _tokenizer_config(tokens: TokenSpace, model: Any) -> dict[str, Any]:
