@@ -6,16 +6,9 @@ python -m gcrs.toolkit.bench.wide BUNDLE K TOKENS
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from typing import Any
-
-
-def peak_bytes() -> int:
-    """Resident memory at its highest so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def main(name: str, k: int, length: int) -> int:
@@ -23,6 +16,7 @@ def main(name: str, k: int, length: int) -> int:
     from gcrs.toolkit.bench.simulated import opened
     from gcrs.toolkit.dialogue.encode import encode_prompt
     from gcrs.toolkit.model.bundle import Bundle, load_engine
+    from gcrs.toolkit.model.machine import peak_memory  # not getrusage's, which a child has from its parent
 
     bundle = Bundle.load(name)
     engine = load_engine(bundle, dtype="fp32")
@@ -31,14 +25,14 @@ def main(name: str, k: int, length: int) -> int:
     engine.targets(prompt[:16], k=2)  # the weights are mapped: read them all before they are counted
     engine.close()
     model: Any = engine.model.model
-    before, began = peak_bytes(), time.perf_counter()
+    before, began = peak_memory(), time.perf_counter()
     ranked = engine.targets(prompt, k=k, beams=k)
     out = {
         "ranked": len(ranked),
         "seconds": time.perf_counter() - began,
         "weights": sum(part.nbytes for part in model.parameters()),
         "before": before,
-        "peak": peak_bytes(),
+        "peak": peak_memory(),
         "cache": engine.pool.nbytes,
     }
     json.dump(out, sys.stdout)
