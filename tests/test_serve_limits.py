@@ -324,7 +324,8 @@ def test_a_head_that_never_ends_closes_its_connection_and_no_other() -> None:
         return found
 
     async def whole() -> None:
-        settings = uvicorn.Config(app, port=0, log_level="error", lifespan="off", http=patient(0.5))
+        quick: Any = {"lifespan": "off", "timeout_keep_alive": 1, "http": patient(0.5)}
+        settings = uvicorn.Config(app, port=0, log_level="error", **quick)
         server = uvicorn.Server(settings)
         serving = asyncio.create_task(server.serve())
         while not server.started:
