@@ -137,7 +137,7 @@ def test_broken_files(tmp_path: Path, small: tuple[Path, Path]) -> None:
         (b"movieId,movieName,nbMentions\nx,A,1\n", "line 2"),
         (b"movieId,movieName,nbMentions\n1,A,1\n1,B,1\n", "line 3: movieId 1 appears a second time"),
         (b"movieId,movieName,nbMentions\n", "holds no films"),
-        (gzip.compress(MOVIES.encode())[:40], "cannot be read"),
+        (gzip.compress(MOVIES.encode(), mtime=0)[:40], "cannot be read"),
     ):
         bad.write_bytes(content)
         with pytest.raises(DataError, match=expected):
