@@ -7,7 +7,6 @@ neither the number of workers nor a kill changes an answer. Knows nothing of fla
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,14 +56,12 @@ class Answers:
         self._talker: Talker | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Answer a part (`Part`'s fields) and write its file; says how many rows, and how many have no answer."""
+        """Answer a part (`Part`'s fields) and write its file; says how many rows that were."""
         part = Part(**row)
-        failed = 0
         with atomic_write(self.parts.file(part.number)) as handle:
             for answer in self._answers(part):
-                failed += "error" in answer
                 handle.write(json.dumps(answer, ensure_ascii=False) + "\n")
-        return {"rows": part.rows, "failed": failed, "pid": os.getpid()}
+        return {"rows": part.rows}
 
     def _answers(self, part: Part) -> Iterator[dict[str, Any]]:
         for number, dialogue in dialogues_of(self.config.dialogues, part):
@@ -119,15 +116,10 @@ class Answers:
 
 def dialogues_of(path: Path, part: Part) -> Iterator[tuple[int, Dialogue]]:
     """Line number and dialogue of each row of a part. DataError names the line."""
-    from gcrs.toolkit.dialogue.turns import parse_dialogue
+    from gcrs.toolkit.dialogue.turns import parse_line
 
     for number, text in read_lines(path, part):
-        where = f"{path}, line {number}"
-        try:
-            raw = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise DataError(f"{where}: not valid JSON ({error}).", hint="Each line must be one dialogue.") from error
-        yield number, parse_dialogue(raw, where)
+        yield number, parse_line(text, f"{path}, line {number}")
 
 
 def answer_all(

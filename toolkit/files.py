@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatchcase as fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any
 
@@ -101,7 +101,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 def strangers(directory: Path, *patterns: str) -> list[str]:
     """Names in a directory, in order, that match none of these patterns; hidden ones and directories count as well."""
-    return sorted(one.name for one in Path(directory).iterdir() if not any(fnmatch(one.name, p) for p in patterns))
+    return sorted(one.name for one in Path(directory).iterdir() if not any(fnmatchcase(one.name, p) for p in patterns))
 
 
 def recover_directory(path: Path) -> None:

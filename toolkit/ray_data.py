@@ -22,7 +22,6 @@ QUIET = {  # ours say what is done; Ray's own words are in its session's logs
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
 KNOCK = 5.0  # seconds to reach a cluster
 MOST_BLOCKS = 10_000  # a row is a block where there are fewer: what is done again after a kill

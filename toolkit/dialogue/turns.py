@@ -130,6 +130,20 @@ def parse_dialogue(raw: Any, where: str) -> Dialogue:
     return Dialogue(str(raw.get("id", "")), turns)
 
 
+def parse_line(line: str, where: str) -> Dialogue:
+    """A dialogue from a line of JSON Lines. DataError says where and what was expected."""
+    try:
+        raw = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{where}: not valid JSON ({error.msg}, column {error.colno}).",
+            hint="Each line must be one whole dialogue; a cut last line means a truncated file.",
+        ) from error
+    except RecursionError as error:
+        raise DataError(f"{where}: not valid JSON (nested too deep).") from error
+    return parse_dialogue(raw, where)
+
+
 def to_json(dialogue: Dialogue) -> dict[str, Any]:
     """The JSON object of a dialogue, optional fields left out when empty."""
     turns = []
@@ -154,15 +168,9 @@ def read_dialogues(path: Path) -> Iterator[Dialogue]:
             for number, line in enumerate(handle, 1):
                 if not line.strip():
                     continue
-                try:
-                    raw = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise DataError(
-                        f"{path}, line {number}: not valid JSON ({error.msg}, column {error.colno}).",
-                        hint="Each line must be one whole dialogue; a cut last line means a truncated file.",
-                    ) from error
+                dialogue = parse_line(line, f"{path}, line {number}")
                 count += 1
-                yield parse_dialogue(raw, f"{path}, line {number}")
+                yield dialogue
     except FileNotFoundError:
         raise DataError(
             f"{path} does not exist.", hint="Write it with: gcrs data prepare redial PATH --out FILE"
