@@ -603,18 +603,28 @@ def _item_json(
 
 @data_app.command("prepare")
 def data_prepare(
-    source: Annotated[Literal["redial", "inspired"], typer.Argument(metavar="redial|inspired", help="The data set.")],
+    source: Annotated[
+        Literal["redial", "inspired", "movielens"],
+        typer.Argument(metavar="redial|inspired|movielens", help="The data set."),
+    ],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The official zip, directory or file.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="JSON Lines file of dialogues to write.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Dialogues (JSON Lines), ratings (CSV) to write.")],
     catalog: Annotated[
         str | None, typer.Option(metavar="DIR|FILE", help="Catalogue whose ids to use; default: the data set's own.")
     ] = None,
     items_out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the items here.")] = None,
-    facts: Annotated[Path | None, typer.Option(metavar="FILE", help="redial_movie_facts.json for the items.")] = None,
+    facts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON of facts for the items (docs/cli.md).")
+    ] = None,
     split: Annotated[str | None, typer.Option(metavar="NAME", help="Split to read; default: train.")] = None,
+    annotated_targets: Annotated[
+        bool, typer.Option("--annotated-targets", help="INSPIRED: annotated films are targets, named or not.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Public dialogues as gcrs dialogues; ends with a count of what was read, merged and dropped, and why."""
+    """Public dialogues as gcrs dialogues, public ratings as gcrs ratings; ends with a count of what was read, merged
+    and dropped, and why.
+    """
     from gcrs.catalogs.prepare import prepare
     from gcrs.toolkit.catalog.readers import write_items
     from gcrs.toolkit.dialogue.turns import write_dialogues
@@ -623,18 +633,47 @@ def data_prepare(
     if catalog and facts:
         raise UsageError("--facts is for a catalogue made here, --catalog brings its own.", hint="Leave out one.")
     own = open_catalog(catalog)[0] if catalog else None
-    data = prepare(source, path, catalog=own, facts=facts, split=split)
+    if source == "movielens":
+        others = {
+            "--facts": facts,
+            "--split": split,
+            "--items-out": items_out,
+            "--annotated-targets": annotated_targets,
+        }
+        if odd := [flag for flag, value in others.items() if value]:
+            raise UsageError(f"{odd[0]} goes with dialogues, MovieLens has ratings.", hint="Leave it out.")
+        if own is None:
+            raise UsageError("MovieLens' ratings need --catalog: the films that they are about.")
+        from gcrs.catalogs.movielens import prepare_movielens
+
+        with _progress() as progress:
+            counts = prepare_movielens(path, own, out, progress)
+        _print_prepared(
+            {"out": str(out), "items_out": None, "report": counts},
+            [f"{out} ({counts['ratings written']} ratings)"],
+            as_json,
+        )
+        return
+    data = prepare(source, path, catalog=own, facts=facts, split=split, annotated=annotated_targets)
     write_dialogues(data.dialogues, out)
     if items_out:
         write_items(data.items, items_out)
+    written = [
+        f"{out} ({len(data.dialogues)} dialogues)",
+        *([f"{items_out} ({len(data.items)} items)"] if items_out else []),
+    ]
+    kept = None if items_out is None else str(items_out)
+    _print_prepared({"out": str(out), "items_out": kept, "report": data.report}, written, as_json)
+
+
+def _print_prepared(done: Mapping[str, Any], written: Sequence[str], as_json: bool) -> None:
     if as_json:
-        _print_json({"out": str(out), "items_out": str(items_out) if items_out else None, "report": data.report})
+        _print_json(done)
         return
-    for line in _report_lines(data.report):
+    for line in _report_lines(done["report"]):
         print(line)
-    print(f"written: {out} ({len(data.dialogues)} dialogues)")
-    if items_out:
-        print(f"written: {items_out} ({len(data.items)} items)")
+    for what in written:
+        print(f"written: {what}")
 
 
 def _report_lines(report: Mapping[str, Any], indent: str = "") -> Iterator[str]:

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from gcrs.catalogs.archive import Member, choose_split, open_members, split_name
+from gcrs.catalogs.film_facts import COLUMNS, read_facts, wikidata_facts
+from gcrs.catalogs.film_index import FilmIndex, film_id
 from gcrs.catalogs.redial_dialogues import JOIN, Report
 from gcrs.toolkit.catalog.item import Catalog, Item
 from gcrs.toolkit.dialogue.everyday import Rarity, rarity
 from gcrs.toolkit.dialogue.evidence import Sentence
-from gcrs.toolkit.dialogue.normalise import clean_title, fold, neutralise, split_year, title_key, words
+from gcrs.toolkit.dialogue.normalise import clean_title, neutralise, split_year, title_key, words
 from gcrs.toolkit.dialogue.turns import Dialogue, Role, Turn
 from gcrs.toolkit.errors import DataError
 
@@ -99,19 +101,37 @@ def _role(speaker: Any, where: str) -> Role:
     return role
 
 
-def film_id(film: str) -> str:
-    """The id of a film without a catalogue: "knives-out-2019" of "Knives Out (2019)"."""
-    return re.sub(r"[^a-z0-9]+", "-", fold(film)).strip("-") or "film"
+def inspired_catalog(path: Path, split: str | None = None, facts: Path | None = None) -> tuple[Catalog, Report]:
+    """Every film that the data set names in the dialogues, as a catalogue in order of id, and a report.
 
-
-def inspired_items(path: Path, split: str | None = None) -> list[Item]:
-    """Every film that the data set names in the dialogues, as a catalogue, in order of id."""
+    `facts` is a JSON object (gzip or not) of `{"Knives Out (2019)": {"year", "genres", "casts", "directors",
+    "productionCompanies"}}`, as Wikidata gives them: its films join the catalogue, so that the catalogue does not
+    depend on the split. A record whose year is more than one off the title's is about another film and is not used.
+    """
+    named = {film for dialogue in read_inspired(path, split) for said in dialogue for film in said.films if film}
+    records = read_facts(facts) if facts else {}
     found: dict[str, Item] = {}
-    for dialogue in read_inspired(path, split):
-        for film in {film for said in dialogue for film in said.films}:
-            name, year = split_year(film)
-            found.setdefault(film_id(film), Item(film_id(film), name, {} if year is None else {"year": year}))
-    return [found[key] for key in sorted(found)]
+    without = refused = 0
+    for film in sorted({*named, *map(clean_title, records)}, key=lambda film: (film not in records, film)):
+        if film_id(film) in found:
+            continue
+        name, year = split_year(film)
+        record = records.get(film, {})
+        told = record.get("year")
+        other = year is not None and isinstance(told, int) and abs(told - year) > 1
+        known = {} if other else wikidata_facts(_columns(record))
+        refused, without = refused + other, without + (not known)
+        found[film_id(film)] = Item(film_id(film), name, ({} if year is None else {"year": year}) | known)
+    catalog = Catalog([found[key] for key in sorted(found)], COLUMNS if facts else {"year": "integer"})
+    report: Report = {"films": len(catalog)}
+    if facts:
+        report |= {"films without facts": without, "facts refused: years disagree": refused}
+    return catalog, report
+
+
+def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"genres": "genres", "directors": "directors", "cast": "casts", "companies": "productionCompanies"}
+    return {column: record.get(name) for column, name in names.items()}
 
 
 def prepare_inspired(
@@ -206,27 +226,3 @@ def _places(text: str, film: str) -> Iterator[tuple[int, int]]:
                 first = last - 1
                 break
         first += 1
-
-
-class FilmIndex:
-    """Film string -> item id, by name and year."""
-
-    def __init__(self, catalog: Catalog | None) -> None:
-        self._made = catalog is None
-        self._by_name: dict[str, dict[str, int | None]] = {}
-        for item in catalog or ():
-            fact = item.facts.get("year")
-            for title in (item.title, *item.names):
-                name, year = split_year(title)
-                self._by_name.setdefault(title_key(name), {})[item.id] = fact if isinstance(fact, int) else year
-
-    def __call__(self, film: str) -> str | None:
-        if self._made:
-            return film_id(film)
-        name, year = split_year(film)
-        same_name = self._by_name.get(title_key(name), {})
-        same_year = [item for item, other in same_name.items() if year is not None and other == year]
-        if same_year:
-            return same_year[0]
-        undated = [item for item, other in same_name.items() if year is None or other is None]
-        return undated[0] if len(same_name) == 1 and undated else None

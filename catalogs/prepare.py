@@ -35,14 +35,18 @@ def prepare(
     catalog: Catalog | None = None,
     facts: Path | None = None,
     split: str | None = None,
+    annotated: bool = False,
 ) -> PreparedData:
     """Read the official files at `path` (zip, directory or one file) as dialogues about `catalog`.
 
     Without a catalogue the data set's own is made: ReDial's films merged by title and year, with `facts`
-    (redial_movie_facts.json) where given, or INSPIRED's films by title. Raises DataError for files that are missing,
-    broken or of another shape.
+    (redial_movie_facts.json) where given, or INSPIRED's films by title with its `facts` (movie_kg_wikidata.json).
+    `annotated` makes every film that INSPIRED annotates in an assistant's turn a target of it, named in the words or
+    not. Raises DataError for files that are missing, broken or of another shape, UsageError for `annotated` ReDial.
     """
     report: dict[str, Any] = {}
+    if annotated and source != "inspired":
+        raise UsageError("--annotated-targets is for inspired: ReDial's dialogues mark their films in the words.")
     if source == "redial":
         from gcrs.catalogs.redial_dialogues import prepare_redial
 
@@ -50,13 +54,11 @@ def prepare(
             catalog, report["catalogue"] = _redial_catalog(Path(path), facts, split)
         dialogues, counts = prepare_redial(Path(path), catalog, split)
         return PreparedData(dialogues, catalog, {**report, **counts})
-    if facts is not None:
-        raise UsageError("--facts goes with redial only.", hint="INSPIRED's items take their facts from --catalog.")
-    from gcrs.catalogs.inspired import inspired_items, prepare_inspired
+    from gcrs.catalogs.inspired import inspired_catalog, prepare_inspired
 
     if catalog is None:
-        catalog = Catalog(inspired_items(Path(path), split))
-    dialogues, counts = prepare_inspired(Path(path), catalog, split)
+        catalog, report["catalogue"] = inspired_catalog(Path(path), split, facts)
+    dialogues, counts = prepare_inspired(Path(path), catalog, split, annotated_targets=annotated)
     return PreparedData(dialogues, catalog, {**report, **counts})
 
 

@@ -7,31 +7,22 @@ Knows the quirks of these two files and nothing of semantic IDs or dialogues. Ti
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gcrs.catalogs.redial_genres import tidy_genres
+from gcrs.catalogs.film_facts import COLUMNS, read_facts, read_text, strings, wikidata_facts
 from gcrs.toolkit.catalog.duplicates import near_duplicates, normalise_title, title_words
-from gcrs.toolkit.catalog.item import Catalog, ColumnType, Fact, Item
+from gcrs.toolkit.catalog.item import Catalog, Fact, Item
 from gcrs.toolkit.dialogue.normalise import clean_title as unescape_title
 from gcrs.toolkit.dialogue.normalise import split_year
 from gcrs.toolkit.errors import DataError
 
 Progress = Callable[[int, int, str], None]
 
-COLUMNS: dict[str, ColumnType] = {
-    "year": "integer",
-    "genres": "list",
-    "directors": "list",
-    "cast": "list",
-    "companies": "list",
-}
 _UNTITLED = "Untitled"  # two ids have a year and no name; they must resolve all the same
 
 
@@ -47,7 +38,7 @@ class _Film:
 
     @property
     def people(self) -> set[str]:
-        return {name for column in ("directors", "cast") for name in _strings(self.facts.get(column))}
+        return {name for column in ("directors", "cast") for name in strings(self.facts.get(column))}
 
 
 def read_redial_catalog(
@@ -65,7 +56,7 @@ def read_redial_catalog(
     `merged`, `without_year`, `without_facts`, `facts_refused` (by reason) and `near_duplicates`.
     """
     rows = _read_movies(Path(movies_csv))
-    records = _read_facts(Path(facts)) if facts else {}
+    records = read_facts(Path(facts)) if facts else {}
     years = _read_movielens_years(Path(movielens)) if movielens else {}
     refused: dict[str, int] = {"years disagree": 0, "sources name different people": 0, "merged films disagree": 0}
     films = []
@@ -76,7 +67,7 @@ def read_redial_catalog(
         if reason := _distrust(record, year, years):
             refused[reason] += 1
         else:
-            kept = _shippable(record)
+            kept = wikidata_facts(record.get("wikidata") or {})
         films.append(_Film(movie_id, title or _UNTITLED, year, mentions, kept))
         if progress and (index % 500 == 0 or index + 1 == len(rows)):
             progress(index + 1, len(rows), "reading films")
@@ -137,8 +128,8 @@ def _unite(group: list[_Film], refused: dict[str, int]) -> Item:
             continue
         people |= film.people
         for column, value in film.facts.items():
-            known = _strings(facts.get(column))
-            facts[column] = [*known, *(entry for entry in _strings(value) if entry not in known)]
+            known = strings(facts.get(column))
+            facts[column] = [*known, *(entry for entry in strings(value) if entry not in known)]
     names = dict.fromkeys(film.title for film in group[1:] if film.title != canonical.title)
     ordered = {column: facts[column] for column in COLUMNS if column in facts}
     return Item(canonical.id, canonical.title, ordered, tuple(film.id for film in group[1:]), tuple(names))
@@ -156,8 +147,8 @@ def _distrust(record: Mapping[str, Any], title_year: int | None, movielens_years
     if years and max(years) - min(years) > 1:
         return "years disagree"
     wikidata, imdb = record.get("wikidata") or {}, record.get("imdb") or {}
-    first = set(_strings(wikidata.get("directors")) + _strings(wikidata.get("cast")))
-    second = set(_strings(imdb.get("director")) + _strings(imdb.get("star")))
+    first = set(strings(wikidata.get("directors")) + strings(wikidata.get("cast")))
+    second = set(strings(imdb.get("director")) + strings(imdb.get("star")))
     if not first or not second or _share_a_person(first, second):
         return None
     if record.get("imdb_id") and imdb.get("imdb_id") and record["imdb_id"] != imdb["imdb_id"]:
@@ -175,32 +166,8 @@ def _share_a_person(first: Iterable[str], second: Iterable[str]) -> bool:
     )
 
 
-def _shippable(record: Mapping[str, Any]) -> dict[str, Fact]:
-    wikidata = record.get("wikidata") or {}
-    found: dict[str, Fact] = {
-        "genres": tidy_genres(_strings(wikidata.get("genres"))),
-        **{column: _strings(wikidata.get(column)) for column in ("directors", "cast", "companies")},
-    }
-    return {column: value for column, value in found.items() if value}
-
-
-def _strings(value: Any) -> list[str]:
-    if not isinstance(value, list):
-        return []
-    return list(dict.fromkeys(" ".join(entry.split()) for entry in value if isinstance(entry, str) and entry.strip()))
-
-
-def _text(path: Path) -> str:
-    """A text file, gzip or not; DataError when it cannot be read."""
-    try:
-        raw = path.read_bytes()
-        return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text: {error}.") from error
-
-
 def _read_movies(path: Path) -> list[tuple[str, str, int]]:
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     fields = reader.fieldnames or []
     if "movieId" not in fields or "movieName" not in fields:
         raise DataError(
@@ -220,18 +187,8 @@ def _read_movies(path: Path) -> list[tuple[str, str, int]]:
     return list(rows.values())
 
 
-def _read_facts(path: Path) -> dict[str, Any]:
-    try:
-        records = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not valid JSON: {error.msg} at line {error.lineno}.") from error
-    if not isinstance(records, dict) or not all(isinstance(record, dict) for record in records.values()):
-        raise DataError(f"{path} must be one JSON object with a record for each movie id.")
-    return records
-
-
 def _read_movielens_years(path: Path) -> dict[int, int]:
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     if not {"movieId", "title"} <= set(reader.fieldnames or []):
         raise DataError(f"{path} is not MovieLens' movies.csv: it has no columns movieId and title.")
     dated = ((int(row["movieId"]), clean_title(row["title"])[1]) for row in reader if row["movieId"].isdecimal())

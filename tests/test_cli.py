@@ -99,7 +99,7 @@ BUILD = ["catalog", "build", "x.csv", "--out", "y"]
         (["recommend"], "Say what to answer, once. Pass either TEXT or --dialogue FILE."),
         (["recommend", "hi", "-k", "0"], "Input should be greater than or equal to 1. See: gcrs recommend --help"),
         (["finetune"], "--catalog is missing. Pass it, or name it in --config. See: gcrs finetune --help"),
-        (["data", "prepare", "movielens", "x", "--out", "y"], "'inspired'. See: gcrs data prepare --help"),
+        (["data", "prepare", "netflix", "x", "--out", "y"], "'movielens'. See: gcrs data prepare --help"),
         ([*BUILD, "--collaborative", "0.5"], "Pass --dialogues FILE."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gcrs.catalogs.inspired import inspired_items, prepare_inspired
+from gcrs.catalogs.inspired import inspired_catalog, prepare_inspired
 from gcrs.toolkit.catalog.item import Catalog, Item
+from gcrs.toolkit.catalog.readers import read_items, write_items
 from gcrs.toolkit.errors import DataError
 
 ROWS = [
@@ -62,7 +63,40 @@ def test_the_dbpedia_variant_and_the_films_found(tmp_path: Path) -> None:
     assert one.id == "train-1"
     assert one.turns[0].text == "Try <item:heat-1995> < item:x>"
     assert report["utterances dropped: empty"] == 1
-    assert [(i.id, i.title, dict(i.facts)) for i in inspired_items(path)] == [("heat-1995", "Heat", {"year": 1995})]
+    assert [(i.id, i.title, dict(i.facts)) for i in inspired_catalog(path)[0]] == [
+        ("heat-1995", "Heat", {"year": 1995})
+    ]
+
+
+def test_facts_make_a_catalogue_that_does_not_depend_on_the_split(tmp_path: Path) -> None:
+    records = {
+        "Knives Out (2019)": {
+            "year": 2019,
+            "genres": ["comedy film", "film based on a novel"],
+            "casts": ["Ana de Armas"],
+            "directors": ["Rian  Johnson"],
+            "productionCompanies": [],
+        },
+        "Joker (2019)": {"year": 1990, "genres": ["drama film"]},  # the record of another film
+        "Heat (1995)": {},
+    }
+    facts = tmp_path / "facts.json"
+    facts.write_text(json.dumps(records), encoding="utf-8")
+    catalog, report = inspired_catalog(table(tmp_path), facts=facts)
+    assert [item.id for item in catalog] == ["heat-1995", "it-1990", "joker-2019", "knives-out-2019", "up-2009"]
+    assert dict(catalog["knives-out-2019"].facts) == {
+        "year": 2019,
+        "genres": ["comedy"],
+        "directors": ["Rian Johnson"],
+        "cast": ["Ana de Armas"],
+    }
+    assert dict(catalog["joker-2019"].facts) == {"year": 2019}
+    assert report == {"films": 5, "films without facts": 4, "facts refused: years disagree": 1}
+
+
+def test_the_catalogue_that_is_made_can_be_read_back(tmp_path: Path) -> None:
+    write_items(inspired_catalog(table(tmp_path))[0], tmp_path / "films.jsonl")
+    assert read_items(tmp_path / "films.jsonl")["up-2009"].facts == {"year": 2009}
 
 
 @pytest.mark.parametrize(
@@ -87,3 +121,13 @@ def test_the_real_splits(real_data: Path) -> None:
     assert len(found) == 99
     assert report["mentions linked"] > 400
     assert len(prepare_inspired(real_data / "inspired", None, "valid")[0]) == 99
+
+
+@pytest.mark.real
+def test_the_real_facts(real_data: Path) -> None:
+    catalog, report = inspired_catalog(
+        real_data / "inspired", "train", real_data / "inspired/movie_kg_wikidata.json.gz"
+    )
+    assert len(catalog) == report["films"] == 1864
+    assert report["films without facts"] < 150
+    assert catalog["pan-s-labyrinth-2006"].facts["directors"] == ["Guillermo del Toro"]
