@@ -14,6 +14,7 @@ import pytest
 from gcrs.cli import main
 from gcrs.toolkit.dialogue.encode import encode_prompt
 from gcrs.toolkit.errors import DeadEnd, GcrsError, MissingModelError, UsageError
+from gcrs.toolkit.ids.codebook import Codebook
 from gcrs.toolkit.model import device
 from gcrs.toolkit.model.bundle import Bundle, load_engine
 from gcrs.toolkit.model.engine import Engine, Sampling
@@ -65,6 +66,19 @@ def test_rankings_are_those_of_the_local_engine_under_any_filter(both: Any) -> N
         remote.targets(decided, k=1, allowed=np.zeros(12, dtype=bool))
     narrow = remote.over(local.book, np.array([item == "m05" for item in local.book]))
     assert [one.item_id for one in narrow.targets(decided, k=5)] == ["m05"]
+
+
+def test_newcomers_are_ranked_as_by_the_local_engine(both: Any) -> None:
+    local, remote, _ = both
+    taken = set(local.book.ids.values())
+    free = [sid for sid in np.ndindex(*local.book.codes) if sid not in taken]
+    joined = {f"n{n}": free[n] for n in range(0, len(free), max(1, len(free) // 9))}
+    book = Codebook(local.book.codes, {**local.book.ids, **joined})
+    here, there = local.over(book), remote.over(book)
+    for prompt in prompts(local):
+        ours, theirs = (engine.targets([*prompt, local.tokens.rec], k=len(book)) for engine in (here, there))
+        assert len(ours) == len(book) and [one.item_id for one in ours] == [one.item_id for one in theirs]
+        np.testing.assert_allclose([one.score for one in ours], [one.score for one in theirs], atol=1e-3)
 
 
 @pytest.mark.parametrize("licensed", [[], ["m01"], ["m05", "m09"]])

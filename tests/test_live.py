@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from gcrs.programs.chat import run_chat
@@ -27,9 +29,11 @@ from gcrs.toolkit.dialogue.linker import Linker
 from gcrs.toolkit.dialogue.turns import Dialogue, Turn
 from gcrs.toolkit.errors import DataError, DeadEnd, UsageError
 from gcrs.toolkit.files import cache_dir
+from gcrs.toolkit.ids.codebook import Codebook
 from gcrs.toolkit.live import LiveCatalog
 from gcrs.toolkit.model.bundle import MANIFEST, bundle_hash
-from gcrs.toolkit.model.engine import Engine, Sampling
+from gcrs.toolkit.model.engine import Sampling
+from gcrs.toolkit.model.processor import MaskProcessor
 from live_toys import Nearest, live_toy
 from toys import toy_catalog, toy_dialogues, toy_engine, toy_model, toy_tokens
 
@@ -67,21 +71,58 @@ def given(of: ChatSession, times: int) -> set[str]:
 # ---- the engine
 
 
-def test_an_item_that_joined_is_scored_as_if_it_had_always_been_there(tmp_path: Path) -> None:
+def naive_scores(prompt: list[int], book: Codebook, taught: set[str]) -> list[float]:
+    """log P of every item, from one plain forward a prefix; a child of newcomers alone has its siblings' mean."""
+    tokens, model = toy_tokens(), toy_model(toy_tokens())
+    out = []
+    for sid in book.ids.values():
+        total = 0.0
+        for level, code in enumerate(sid):
+            same = {other: item for item, other in book.ids.items() if other[:level] == sid[:level]}
+            children = sorted({other[level] for other in same})
+            known = {other[level] for other, item in same.items() if item in taught}
+            ids = [*prompt, tokens.boi, *(tokens.level_range(n).start + c for n, c in enumerate(sid[:level]))]
+            with torch.inference_mode():
+                logits = model(torch.tensor([ids])).logits[0, -1].double()
+            weight = {c: math.exp(logits[tokens.level_range(level).start + c]) for c in children}
+            if known:
+                mean = sum(weight[c] for c in known) / len(known)
+                weight |= {c: mean for c in children if c not in known}
+            total += math.log(weight[code] / sum(weight.values()))
+        out.append(total)
+    return out
+
+
+def test_an_item_that_joined_is_as_likely_as_the_mean_of_those_beside_it(tmp_path: Path) -> None:
     live = live_toy(tmp_path)
+    before = set(live.edition.book)
     add(live, SOLARIS, STALKER)
     engine, tokens = toy_engine(), toy_tokens()
     over = engine.over(live.edition.book)
-    fresh = Engine(toy_model(tokens), tokens, live.edition.book)
     for dialogue in toy_dialogues():
         prompt = [*encode_prompt(dialogue[:1], tokens, live.edition.book), tokens.rec]
         scores = over.score_all(prompt)
-        np.testing.assert_allclose(scores, fresh.score_all(prompt), atol=2e-5)
+        np.testing.assert_allclose(scores, naive_scores(prompt, live.edition.book, before), atol=1e-4)
         assert np.isfinite(scores).all() and abs(float(np.exp(scores.astype(np.float64)).sum()) - 1) < 1e-4
         ranked = [one.item_id for one in over.targets(prompt, k=14, beams=14)]
         assert len(ranked) == 14 and {"n01", "n02"} < set(ranked)
         assert len(engine.score_all(prompt)) == 12  # the engine that it came from goes on over its own book
     assert over.stats is engine.stats and over.model is engine.model
+
+
+def test_what_the_model_says_of_codes_that_it_was_never_taught_does_not_matter(tmp_path: Path) -> None:
+    live = live_toy(tmp_path)
+    before = {sid[:n] for sid in live.edition.book.ids.values() for n in (1, 2, 3)}
+    add(live, SOLARIS, STALKER)
+    tokens = toy_tokens()
+    sid = live.edition.book.semantic_id("n01")
+    level = next(n for n in range(len(sid)) if sid[: n + 1] not in before)
+    grammar = toy_engine().over(live.edition.book)._target_grammar(None)
+    ids = torch.tensor([[tokens.boi, *(tokens.level_range(n).start + code for n, code in enumerate(sid[:level]))]])
+    logits = torch.randn(1, tokens.codes[level])
+    shifted = logits.clone()
+    shifted[0, sid[level]] -= 30.0
+    assert torch.equal(MaskProcessor(grammar)(ids, logits), MaskProcessor(grammar)(ids, shifted))
 
 
 def test_a_retired_item_is_removed_and_no_score_changes(tmp_path: Path) -> None:

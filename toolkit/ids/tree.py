@@ -176,6 +176,11 @@ class PrefixTree:
         mask[parent * width + self.code[child]] = True
         return mask.reshape(-1, width)
 
+    def lives(self, states: np.ndarray) -> np.ndarray:
+        """bool [b]: whether an allowed item is below each state, or at it."""
+        self._check(np.asarray(states, dtype=np.int64))
+        return np.ones(len(states), dtype=bool) if self.alive is None else self.alive[states]
+
     def step_batch(self, states: np.ndarray, codes: np.ndarray, *, full: bool = False) -> np.ndarray:
         """The states (int64 [b]) after one more code each; DeadEnd when one of them does not exist or is filtered."""
         states, codes = np.asarray(states, dtype=np.int64), np.asarray(codes, dtype=np.int64)

@@ -104,6 +104,8 @@ class Engine:
         self.tokens, self.book = tokens, book
         self.tree = PrefixTree.build(book.array(), book.codes)
         self._items = list(book.ids)
+        self._taught = frozenset(book.ids)
+        self._taught_tree: PrefixTree | None = None
         self._cache = PrefixCache(model, cache_bytes)
         if self._cache.rows != tokens.size:
             raise DataError(f"The model has {self._cache.rows} output rows, the tokenizer {tokens.size} tokens.")
@@ -117,6 +119,8 @@ class Engine:
         """This engine over another codebook of the same codes: model, cache, lock and counters stay shared.
 
         `offered` is bool [n items]: what is not can never be decoded, and still counts where scores are normalised.
+        Items that the engine was not made with were not there in the training: where only such items go on with a
+        code, it is as likely as the mean of the codes beside it.
         Calls that run meanwhile go on over the book that they began with.
         """
         if tuple(book.codes) != tuple(self.book.codes):
@@ -124,6 +128,8 @@ class Engine:
         other = copy.copy(self)
         other.book, other._items = book, list(book.ids)
         other.tree = PrefixTree.build(book.array(), book.codes)
+        taught = np.array([item in self._taught for item in book], dtype=bool)
+        other._taught_tree = None if taught.all() else other.tree.subset(taught)
         if offered is not None:
             other.tree = other.tree.subset(offered)
         return other
@@ -154,7 +160,7 @@ class Engine:
         """
         if k < 1 or (beams is not None and beams < 1):
             raise UsageError(f"k is {k} and beams is {beams}, expected 1 or more.")
-        grammar = TargetGrammar(self.tokens, self._allowed_tree(allowed))
+        grammar = self._target_grammar(allowed)
         with self._step(self.stats.targets, prompt):
             found = self._search(prompt, grammar, beams=max(k, beams or MIN_BEAMS))
         return self._ranked(found)[:k]
@@ -202,7 +208,7 @@ class Engine:
             spent = read_losses(self._cache, hidden, ids, losses)
             found: Any = []
             if len(targets):
-                grammar = TargetGrammar(self.tokens, self._allowed_tree(None))
+                grammar = self._target_grammar(None)
                 generator = outlines.Generator(self.model, processor=self._processor(grammar))
                 found = generator(list(ids), length=grammar.length, beams=list(beams), along=roots(hidden, targets))
         return Along(chances, spent, [self._ranked(one) for one in found])
@@ -212,7 +218,7 @@ class Engine:
 
         Exhaustive: forwards every prefix of the catalogue that has a choice below it.
         """
-        grammar = TargetGrammar(self.tokens, self._allowed_tree(allowed))
+        grammar = self._target_grammar(allowed)
         with self._step(self.stats.targets, prompt):
             found = self._search(prompt, grammar, beams=None)
         states = self.tree.walk_batch(
@@ -259,6 +265,9 @@ class Engine:
         if not isinstance(found, Hypotheses):
             raise GcrsError(f"The generator gave {type(found).__name__}, expected Hypotheses.")
         return found
+
+    def _target_grammar(self, allowed: np.ndarray | None) -> TargetGrammar:
+        return TargetGrammar(self.tokens, self._allowed_tree(allowed), self._taught_tree)
 
     def _allowed_tree(self, allowed: np.ndarray | None) -> PrefixTree:
         if len(self.book) == 0:

@@ -5,7 +5,8 @@ between calls: it reads where it is from the generated ids, so beams may be reor
 nothing of logits or tensors.
 
 `columns` are the token ids in question at a step (the only rows of the output head that need computing); `legal`
-says which of them may follow; `normaliser` which of them a score is normalised over: a filter is in `legal` alone.
+says which of them may follow; `normaliser` which of them a score is normalised over: a filter is in `legal` alone;
+`untaught` which of those the model was never taught to write there.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class Grammar(Protocol):
         """Which columns each row's scores are normalised over, bool [b, c]; None = logits stay as they are."""
         ...
 
+    def untaught(self, generated: np.ndarray) -> np.ndarray | None:
+        """Which columns of the normaliser lead to what joined after the training alone, bool [b, c]; None = none."""
+        ...
+
     def forced(self, generated: np.ndarray) -> np.ndarray:
         """The one token that can follow each row with probability 1, else -1; int64 [b]."""
         ...
@@ -73,16 +78,22 @@ class IntentGrammar:
     def normaliser(self, generated: np.ndarray) -> np.ndarray:
         return np.ones((len(generated), 2), dtype=bool)
 
+    def untaught(self, generated: np.ndarray) -> None:
+        return None
+
     def forced(self, generated: np.ndarray) -> np.ndarray:
         return np.full(len(generated), UNFORCED)  # a veto does not make the other intent certain
 
 
 class TargetGrammar:
-    """`<BOI>`, the codes of one allowed item, `<EOI>`; each level normalised over the FULL catalogue's children."""
+    """`<BOI>`, the codes of one allowed item, `<EOI>`; each level normalised over the FULL catalogue's children.
 
-    def __init__(self, tokens: TokenSpace, tree: PrefixTree) -> None:
+    `taught` is the same tree with the items alone that the model was trained with; None where those are all.
+    """
+
+    def __init__(self, tokens: TokenSpace, tree: PrefixTree, taught: PrefixTree | None = None) -> None:
         self.length: int | None = tree.levels + 2
-        self._tree = tree
+        self._tree, self._taught = tree, taught
         self._starts = np.array([tokens.level_range(level).start for level in range(tree.levels)], dtype=np.int64)
         self._boi, self._eoi = np.array([tokens.boi]), np.array([tokens.eoi])
         self._levels = [np.array(tokens.level_range(level)) for level in range(tree.levels)]
@@ -107,6 +118,16 @@ class TargetGrammar:
         if not 0 <= self._level(generated) < self._tree.levels:
             return np.ones((len(generated), 1), dtype=bool)
         return self._tree.allowed_mask(self._states(generated), full=True)
+
+    def untaught(self, generated: np.ndarray) -> np.ndarray | None:
+        if self._taught is None or not 0 <= self._level(generated) < self._tree.levels:
+            return None
+        states = self._states(generated)
+        found = self._taught.allowed_mask(states, full=True)
+        known = self._taught.lives(states)
+        if known.any():
+            found[known] &= ~self._taught.allowed_mask(states[known])
+        return found
 
     def forced(self, generated: np.ndarray) -> np.ndarray:
         level = self._level(generated)
@@ -224,6 +245,9 @@ class ResponseGrammar:
         return self._tokens.eoi in ids or bool(self._tokens.decode_text(ids).replace("\ufffd", "").strip())
 
     def normaliser(self, generated: np.ndarray) -> None:
+        return None
+
+    def untaught(self, generated: np.ndarray) -> None:
         return None
 
     def forced(self, generated: np.ndarray) -> np.ndarray:

@@ -1,7 +1,9 @@
 """MaskProcessor: the one Outlines logits processor; every mask of every decoding comes from here.
 
 It applies a grammar to logits: -inf on what is illegal, and log-probabilities over the grammar's normaliser where it
-has one. It keeps no state, so beams may be reordered between calls. Knows nothing of the model or of search.
+has one. A code that the model was never taught to write at a place counts there as much as the mean of those that it
+was: its own logit says no more than that nobody wrote it. It keeps no state, so beams may be reordered between calls.
+Knows nothing of the model or of search.
 """
 
 from __future__ import annotations
@@ -60,6 +62,8 @@ class MaskProcessor(OutlinesLogitsProcessor):
         scores = (logits[:, at] if dense else logits).float()
         if normaliser is not None:
             inside = torch.from_numpy(normaliser).to(logits.device)
+            if (untaught := self.grammar.untaught(generated)) is not None:
+                scores = _shared(scores, inside, torch.from_numpy(untaught).to(logits.device))
             scores = torch.log_softmax(scores.masked_fill(~inside, -torch.inf), dim=-1)
         scores = scores.masked_fill(~legal, -torch.inf)
         if not dense:
@@ -67,6 +71,14 @@ class MaskProcessor(OutlinesLogitsProcessor):
         full = torch.full_like(logits, -torch.inf, dtype=torch.float32)
         full[:, at] = scores
         return full
+
+
+def _shared(scores: torch.Tensor, inside: torch.Tensor, untaught: torch.Tensor) -> torch.Tensor:
+    """Logits [b, c] with those `untaught` at the mean probability of the others inside; as they are without others."""
+    taught = inside & ~untaught
+    count = taught.sum(dim=-1, keepdim=True)
+    mean = torch.logsumexp(scores.masked_fill(~taught, -torch.inf), dim=-1, keepdim=True) - count.clamp(min=1).log()
+    return torch.where(untaught & (count > 0), mean, scores)
 
 
 __all__ = ["UNFORCED", "MaskProcessor"]

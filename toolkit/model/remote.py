@@ -98,15 +98,19 @@ class RemoteEngine:
     def __init__(self, server: Server, tokens: TokenSpace, book: Codebook) -> None:
         self.server, self.tokens, self.book = server, tokens, book
         self.tree = PrefixTree.build(book.array(), book.codes)
+        self._taught = frozenset(book.ids)
+        self._taught_tree: PrefixTree | None = None
         self.stats = EngineStats()
 
     def over(self, book: Codebook, offered: np.ndarray | None = None) -> RemoteEngine:
-        """The same server over another codebook of the same codes; `offered` is bool [n items]."""
+        """As `Engine.over`: the same server over another codebook of the same codes; `offered` is bool [n items]."""
         if tuple(book.codes) != tuple(self.book.codes):
             raise DataError(f"The engine spells codes {self.book.codes}, the codebook has {book.codes}.")
         other = copy.copy(self)
         other.book = book
         other.tree = PrefixTree.build(book.array(), book.codes)
+        taught = np.array([item in self._taught for item in book], dtype=bool)
+        other._taught_tree = None if taught.all() else other.tree.subset(taught)
         if offered is not None:
             other.tree = other.tree.subset(offered)
         return other
@@ -148,12 +152,22 @@ class RemoteEngine:
             found = [{union[0]: 0.0}] * len(held) if len(union) == 1 else self._next(prompts, union)
             grown = []
             for (score, codes), state, siblings, chances in zip(held, states, full, found, strict=True):
+                self._share(chances, state, siblings, start)
                 total = np.logaddexp.reduce([chances[start + code] for code in siblings])
                 for code in tree.children(state)[0].tolist():
                     grown.append((score + float(chances[start + code] - total), (*codes, code)))
             held = sorted(grown, key=lambda one: -one[0])[:width]
         scored = [Scored(self.book.item_id(codes), codes, score) for score, codes in held]
         return sorted(scored, key=lambda one: (-one.score, one.item_id))[:k]
+
+    def _share(self, chances: dict[int, float], state: int, siblings: Sequence[int], start: int) -> None:
+        """Put codes that lead to newcomers alone at the mean of the others, as `MaskProcessor` does."""
+        tree = self._taught_tree
+        if tree is None or not tree.lives(np.array([state]))[0]:
+            return
+        known = set(tree.children(state)[0].tolist())
+        mean = float(np.logaddexp.reduce([chances[start + code] for code in known])) - math.log(len(known))
+        chances.update({start + code: mean for code in siblings if code not in known})
 
     def respond(
         self,
