@@ -18,6 +18,7 @@ from gcrs.programs.mixture_space import Space
 
 LEAST_RUNS = 4  # finished runs below which nothing is regressed
 CANDIDATES = 2_000
+SPACING = 0.05  # total variation of shares below which a run would be an earlier one again: same seed, same replies
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,10 @@ class Surface:
         return np.asarray(found[int(self.predict(found)[0].argmax())])
 
     def next(self, seed: int) -> tuple[np.ndarray, float]:
-        """(the point whose run promises most, what it promises): expected improvement."""
+        """(the point whose run promises most, what it promises): expected improvement, `SPACING` off what was run."""
         found = self._candidates(seed)
+        apart = 0.5 * np.abs(found[:, None] - self.points[None]).sum(axis=-1).min(axis=1)
+        found = found[apart >= SPACING] if (apart >= SPACING).any() else found
         gains = self.gain(found)
         return found[int(gains.argmax())], float(gains.max())
 

@@ -21,7 +21,7 @@ from gcrs.programs.mixture_search import Found, TuneConfig, open_search, search
 from gcrs.programs.mixture_space import LEAST, Space
 from gcrs.programs.mixture_study import observations, queue, revive
 from gcrs.programs.objective import Objective
-from gcrs.programs.response_surface import Observation, Surface, lifted
+from gcrs.programs.response_surface import SPACING, Observation, Surface, lifted
 from gcrs.toolkit.dialogue.mixture import Mixture
 from gcrs.toolkit.dialogue.turns import write_dialogues
 from gcrs.toolkit.errors import DataError, UsageError
@@ -88,6 +88,14 @@ def test_the_surface_finds_a_known_best_and_knows_what_it_does_not_know() -> Non
     assert np.allclose(points.sum(axis=1), 1) and (points[:, 0] == shares).all()
     with pytest.raises(ValueError, match="expected at least"):
         Surface(SPACE, made(3))
+
+
+def test_no_run_is_proposed_a_second_time() -> None:
+    seen = [replace(one, error=0.3) for one in made(8)]
+    for seed in range(6):
+        point, _ = Surface(SPACE, seen).next(seed)
+        assert min(0.5 * np.abs(point - one.point).sum() for one in seen) >= SPACING
+        seen.append(Observation(point, float(truth(point)[0]), error=0.3))
 
 
 def test_a_stopped_run_counts_with_what_the_others_gained_after() -> None:
