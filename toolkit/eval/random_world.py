@@ -34,7 +34,7 @@ def random_book(rng: np.random.Generator) -> Codebook:
 
 
 def random_engine(rng: np.random.Generator) -> Engine:
-    """A one-layer Llama of width 16 with random weights over a random catalogue."""
+    """A one-layer Llama of width 16 with random weights over a random catalogue; in half of them items have joined."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -57,7 +57,12 @@ def random_engine(rng: np.random.Generator) -> Engine:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**31)))
         model = LlamaForCausalLM(config).eval()
-    return Engine(model, tokens, book)
+    if rng.random() < 0.5:
+        return Engine(model, tokens, book)
+    taught = rng.random(len(book)) < rng.random()
+    taught[rng.integers(len(book))] = True
+    known = {item: sid for (item, sid), was in zip(book.ids.items(), taught, strict=True) if was}
+    return Engine(model, tokens, Codebook(book.codes, known)).over(book)
 
 
 def log_uniform(rng: np.random.Generator, most: int) -> int:
