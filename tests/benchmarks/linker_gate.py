@@ -23,7 +23,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gcrs.catalogs.inspired import FilmIndex, read_inspired
+from gcrs.catalogs.film_index import FilmIndex
+from gcrs.catalogs.inspired import read_inspired
 from gcrs.catalogs.redial_catalog import read_redial_catalog
 from gcrs.catalogs.redial_dialogues import MENTION_MARK, prepare_redial, read_redial, read_titles
 from gcrs.toolkit.catalog.item import Catalog
