@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gcrs.toolkit.ray_data import RayConfig
 
 Progress = Callable[[int, int, str], None]
+MOST_JOINED = 20  # items whose new IDs `catalog add` prints
 MOST_PAIRS = 20  # near-duplicates that `catalog check` prints
 STARTED = time.perf_counter()
 
@@ -507,7 +508,7 @@ def catalog_add(
         found = {"added": told, "items": len(catalog), "catalog_version": done.version}
         _print_json(found | {"bundle": loaded.hash, "seconds": seconds})
         return
-    for one in done.joined:
+    for one in done.joined[:MOST_JOINED]:
         how = "the ID it wanted was free"
         if one.owner is not None:
             last = "code" if one.moved == 1 else f"{one.moved} codes"
@@ -518,6 +519,8 @@ def catalog_add(
         print(f"{one.item.id} {one.item.label}: {spell(one.semantic_id)}, {how}")
         for near, shared in one.near:
             print(f"  shares {shared} of {levels} codes: {catalog[near].label}")
+    if len(done.joined) > MOST_JOINED:
+        print(f"and {len(done.joined) - MOST_JOINED:,} more; --json has them all")
     print(
         f"added: {len(done.joined)} to {bundle}, now {len(catalog)} items, version {done.version} "
         f"({seconds['encode']:.1f} s encoding, {seconds['join']:.1f} s joining)"
@@ -1242,7 +1245,11 @@ def prove_verb(
         _print_json(proof.as_json() | {"holds": proof.holds, "seed": seed, "bundle": bundle})
     else:
         print(f"tried: {proof.tried:,} IDs in {proof.lists:,} lists and {proof.replies:,} replies")
-        over = f"the bundle {bundle}" if bundle else f"{proof.catalogues:,} random catalogues"
+        over = (
+            f"the bundle {bundle}"
+            if bundle
+            else f"{proof.catalogues:,} random catalogue{'s' if proof.catalogues != 1 else ''}"
+        )
         print(f"over: {over}, seed {seed}, {proof.seconds:.0f} s")
         for name in ("invalid", "duplicates", "short", "leaked"):
             print(f"{name}: {getattr(proof, name)}")

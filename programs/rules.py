@@ -83,4 +83,11 @@ class Rules:
             column = columns.resolve(rule.column) if isinstance(rule, Predicate) else ""
             hint = f"{column} holds {columns.values_near(rule)}." if isinstance(rule, Predicate) else "Relax it."
             return DeadEnd(f"Nothing is left to recommend: no item satisfies {text!r}.", hint=hint)
-        return DeadEnd("Nothing is left to recommend: no item satisfies all the rules at once.", hint="Relax a rule.")
+        every = [f"satisfies {text!r}" for text in self.where]
+        every += [f"is listed in {self.allow.path.name}"] if self.allow else []
+        every += (
+            [f"is none of the {len(self.exclude):,} excluded" if len(self.exclude) > 1 else "is not excluded"]
+            if self.exclude
+            else []
+        )
+        return DeadEnd(f"Nothing is left to recommend: no item {' and '.join(every)}.", hint="Relax one of these.")

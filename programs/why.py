@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gcrs.programs.influence import Moved, influence
+from gcrs.programs.session_file import Exchange, Mark
 from gcrs.toolkit.dialogue.turns import Dialogue, Feedback
 from gcrs.toolkit.errors import UsageError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from gcrs.programs.recommender import Recommender
     from gcrs.programs.rules import Rules
     from gcrs.programs.session import ChatSession
-    from gcrs.programs.session_file import Decision, Exchange
+    from gcrs.programs.session_file import Decision
     from gcrs.toolkit.catalog.item import Catalog, Item
 
 MOST_RELATED = 3
@@ -120,8 +121,21 @@ def case_of(session: ChatSession, item: str) -> Case:
         frozenset(session.mentioned),
         session.feedback,
         session.permits(item),
-        len({*session.given, *session.mentioned, *session.feedback}),
+        len(_said_before(session, found)),
     )
+
+
+def _said_before(session: ChatSession, found: Exchange | None) -> set[str]:
+    """Items that were mentioned, given or judged before a reply was given; without one, until now."""
+    steps = (
+        session.steps
+        if found is None
+        else session.steps[: next(n for n, step in enumerate(session.steps) if step is found)]
+    )
+    turns = [turn for step in steps if isinstance(step, Exchange) for turn in (step.user, step.assistant)]
+    turns += [] if found is None else [found.user]
+    marked = {step.item for step in steps if isinstance(step, Mark)}
+    return marked.union(*([*turn.mentions, *turn.decided_targets] for turn in turns))
 
 
 def why(case: Case, item_id: str, *, moved: bool = True, stop: Callable[[], bool] | None = None) -> Why:

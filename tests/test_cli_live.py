@@ -167,7 +167,8 @@ def test_values_take_the_bundles_types(bundle: Path, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["retire", "nobody"], 3, "Item 'nobody' is not in the catalogue. Nothing was changed."),
+        (["retire", "nobody"], 3, "Item 'nobody' is not in the catalogue. Nothing was changed. See: gcrs catalog show"),
+        (["restore", "m055"], 3, "Item 'm055' is not in the catalogue. Nothing was changed. Nearest: m05 ("),
         (["restore", "m01"], 3, "Item 'm01' is not retired. Nothing was changed."),
         (["retire"], 2, "Missing argument 'ID…'. See: gcrs catalog retire --help"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,13 @@ def test_allow_lists_and_missing_values_are_part_of_the_session(parts: Any, tmp_
         other.load(file)
     with pytest.raises(DeadEnd, match=r"no item satisfies 'genre=sci'\. genre holds sci-fi"):
         new(parts, where=["genre=sci"])
-    with pytest.raises(DeadEnd, match="all the rules at once"):
+    with pytest.raises(DeadEnd, match=r"no item satisfies 'genre=drama' and satisfies 'year>1990'\. Relax"):
         new(parts, where=["genre=drama", "year>1990"])
+    stock.write_text("m05\nm07")
+    with pytest.raises(
+        DeadEnd, match=r"satisfies 'genre=drama' and is listed in stock\.txt and is not excluded\. Relax"
+    ):
+        new(parts, where=["genre=drama"], exclude=["m01"], allow=read_allow_list(stock))
     stock.write_text("[1, 2]")
     with pytest.raises(DataError, match=r"None of the 2 ids in .*stock.txt is in the catalogue. The first is '1'"):
         new(parts, allow=read_allow_list(stock))
@@ -214,6 +220,18 @@ def test_items_are_found_by_card_id_or_title(parts: Any) -> None:
         new(parts).find("1")
     with pytest.raises(UsageError, match="'12'"):
         session.find('"12"')  # quotes make it a title; there is none like it here
+
+
+def test_what_was_allowed_and_what_was_left_out_add_up(parts: Any) -> None:
+    session = new(parts)
+    said(session.say(LIKES, intent="recommend"))
+    session.mark("m08", "seen")
+    said(session.more())
+    session.mark("m10", "disliked")
+    for item in session.given:
+        told = "\n".join(session.why(item))
+        numbers = re.search(r"of (\d+) allowed of 12 items.*; (\d+) left out because", told, re.DOTALL)
+        assert numbers is not None and int(numbers[1]) + int(numbers[2]) == 12
 
 
 def test_why_tells_numbers_shared_facts_and_rules(parts: Any) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from gcrs.toolkit.catalog.item import Item
 from gcrs.toolkit.catalog.journal import Change
+from gcrs.toolkit.catalog.nearest import nearest_item
 from gcrs.toolkit.errors import DataError, UnknownItem
 from gcrs.toolkit.ids.codebook import SemanticId
 from gcrs.toolkit.live import Edition, LiveCatalog
@@ -76,12 +77,16 @@ def add_items(
     _check_new(fixed, live.edition)
     vectors = prepared.vectors_of(fixed, progress)
     encoded = time.perf_counter()
-    joined, version = join_vectors(live, prepared.quantizer, fixed, vectors)
+    joined, version = join_vectors(live, prepared.quantizer, fixed, vectors, progress)
     return Addition(joined, version, {"encode": encoded - begin, "join": time.perf_counter() - encoded})
 
 
 def join_vectors(
-    live: LiveCatalog, quantizer: Quantizer, items: Sequence[Item], vectors: np.ndarray
+    live: LiveCatalog,
+    quantizer: Quantizer,
+    items: Sequence[Item],
+    vectors: np.ndarray,
+    progress: Progress | None = None,
 ) -> tuple[tuple[Joined, ...], int]:
     """`add_items` for items whose vectors (float [n, width]) are at hand; also gives the new version."""
     from gcrs.toolkit.ids.build import assign_many
@@ -102,7 +107,7 @@ def join_vectors(
 
     version = live.journal.commit(decide).version
     live.follow()
-    return tuple(_told(quantizer, vectors, before, before.after(new), new)), version
+    return tuple(_told(quantizer, vectors, before, before.after(new), new, progress)), version
 
 
 def retire_items(live: LiveCatalog, item_ids: Sequence[str]) -> tuple[str, ...]:
@@ -137,7 +142,7 @@ def _markable(edition: Edition, item_ids: Sequence[str], retire: bool) -> tuple[
     found: dict[str, None] = {}
     for item_id in item_ids:
         if item_id not in edition.catalog:
-            raise UnknownItem(item_id, hint="Nothing was changed. Look for it: gcrs catalog show BUNDLE TITLE")
+            raise UnknownItem(item_id, hint=f"Nothing was changed. {nearest_item(edition.catalog, item_id)}")
         canonical = edition.catalog.canonical(item_id)
         if (canonical in edition.retired) == retire:
             how = "retired already" if retire else "not retired"
@@ -160,7 +165,12 @@ def _check_new(items: Sequence[Item], edition: Edition) -> None:
 
 
 def _told(
-    quantizer: Quantizer, vectors: np.ndarray, before: Edition, after: Edition, new: Sequence[Change]
+    quantizer: Quantizer,
+    vectors: np.ndarray,
+    before: Edition,
+    after: Edition,
+    new: Sequence[Change],
+    progress: Progress | None,
 ) -> list[Joined]:
     """The report on each newcomer; `owner` is who held the wanted ID when it came, newcomers before it included."""
     import numpy as np
@@ -173,6 +183,8 @@ def _told(
     out = []
     for n, change in enumerate(new):
         row = len(before.book) + n
+        if progress is not None:
+            progress(n, len(new), "joined; looking up what is near")
         assert change.item is not None and change.semantic_id is not None
         greedy = residual_codes(points[n : n + 1], quantizer.codebooks)  # alone, as it was given its ID
         wanted = tuple(greedy[0].tolist())

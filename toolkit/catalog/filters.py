@@ -107,7 +107,8 @@ class Columns:
         else:
             held = self._text_column(column).distinct
             if self.types[column] != "date" and (near := nearest(" ".join(predicate.value.casefold().split()), held)):
-                return ", ".join(near)
+                more = len(held) - len(near)
+                return ", ".join(near) + (f" and {more:,} other value{'s' if more > 1 else ''}" if more else "")
         return f"{min(held)} to {max(held)}" if held else "no value at all"
 
     def _judge(self, rule: Rule) -> tuple[np.ndarray, np.ndarray]:

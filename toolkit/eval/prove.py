@@ -84,8 +84,8 @@ def prove(
     while proof.tried < steps:
         trial = _Trial(engine or random_engine(rng), rng, proof, columns)
         proof.catalogues += 1
-        for _ in range(ROUNDS):
-            trial.round()
+        for turn in range(ROUNDS):
+            trial.round(reply=turn == 0)
             if progress is not None:
                 progress(min(proof.tried, steps), steps, "IDs decoded")
             if proof.tried >= steps:
@@ -107,8 +107,8 @@ class _Trial:
         if columns is not None:
             self.order = columns.rows(self.items).tolist()
 
-    def round(self) -> None:
-        """One batch of target lists, and now and then a reply."""
+    def round(self, *, reply: bool) -> None:
+        """One batch of target lists, and a reply: where it is asked for, else now and then."""
         k, beams = (log_uniform(self.rng, MOST_K) if self.rng.random() < 0.5 else MOST_K for _ in range(2))
         masks = [self._mask() for _ in range(int(self.rng.integers(1, MOST_BATCH + 1)))]
         prompts = [[*self._dialogue(), self.engine.tokens.rec] for _ in masks]
@@ -121,7 +121,7 @@ class _Trial:
         for mask, found in zip(masks, lists, strict=True):
             self.proof.lists += 1
             self._check([(one.semantic_id, one.item_id) for one in found], mask, k)
-        if self.rng.random() < REPLIES:
+        if reply or self.rng.random() < REPLIES:
             self._reply(prompts[0])
 
     def _check(self, found: list[tuple[tuple[int, ...], str]], mask: np.ndarray, k: int) -> None:
