@@ -103,6 +103,15 @@ def test_add_reports_ids_and_neighbours_and_every_verb_sees_it(
     assert "live changes: version 1, 2 added, 0 retired\n" in capsys.readouterr().out
 
 
+def test_add_of_many_tells_twenty(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(f"x{n},Film {n},{1950 + n},drama\n" for n in range(24))
+    (tmp_path / "many.csv").write_text(f"id,title,year,genre\n{rows}", encoding="utf-8")
+    assert main(["catalog", "add", str(tmp_path / "many.csv"), "--bundle", str(bundle)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("x") for line in lines) == 20 and lines[-2] == "and 4 more; --json has them all"
+    assert lines[-1].startswith(f"added: 24 to {bundle}, now 36 items, version 1 ")
+
+
 def test_add_in_words(bundle: Path, new_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["catalog", "add", str(new_csv), "--bundle", str(bundle)]) == 0
     out, err = capsys.readouterr()

@@ -183,8 +183,6 @@ def _told(
     out = []
     for n, change in enumerate(new):
         row = len(before.book) + n
-        if progress is not None:
-            progress(n, len(new), "joined; looking up what is near")
         assert change.item is not None and change.semantic_id is not None
         greedy = residual_codes(points[n : n + 1], quantizer.codebooks)  # alone, as it was given its ID
         wanted = tuple(greedy[0].tolist())
@@ -207,6 +205,8 @@ def _told(
                 tuple((ids[akin[one]], int(shared[one])) for one in order),
             )
         )
+        if progress is not None:
+            progress(n + 1, len(new), "joined; looking up what is near")
     return out
 
 
