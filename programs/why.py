@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from gcrs.programs.influence import Moved, influence
@@ -127,11 +128,7 @@ def case_of(session: ChatSession, item: str) -> Case:
 
 def _said_before(session: ChatSession, found: Exchange | None) -> set[str]:
     """Items that were mentioned, given or judged before a reply was given; without one, until now."""
-    steps = (
-        session.steps
-        if found is None
-        else session.steps[: next(n for n, step in enumerate(session.steps) if step is found)]
-    )
+    steps = list(takewhile(lambda step: step is not found, session.steps))
     turns = [turn for step in steps if isinstance(step, Exchange) for turn in (step.user, step.assistant)]
     turns += [] if found is None else [found.user]
     marked = {step.item for step in steps if isinstance(step, Mark)}
