@@ -211,7 +211,9 @@ def _console(*, stderr: bool = False) -> Console:
 def _progress() -> Iterator[Progress]:
     """A `progress(done, total, what)` for the parts: bars with time left on a terminal, a line every 30 s elsewhere."""
     if _plain(sys.stderr):
-        yield _Lines()
+        from gcrs.programs.progress_lines import ProgressLines
+
+        yield ProgressLines(_say)
         return
     from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -236,26 +238,6 @@ def _progress() -> Iterator[Progress]:
             bars.update(task, completed=done, description=what)
 
         yield report
-
-
-class _Lines:
-    """Progress where there is no terminal: nothing for quick work, one line every 30 seconds for slow work."""
-
-    EVERY = 30.0
-
-    def __init__(self) -> None:
-        self.told = self.began = time.monotonic()
-        self.done = 0
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        now = time.monotonic()
-        if now - self.told >= self.EVERY:
-            self.told = now
-            if total and done < self.done:  # another stage has begun
-                self.began = now
-            gone, self.done = now - self.began, done
-            left = f", {gone * (total - done) / done / 60:.1f} min left" if done else ""
-            _say(f"{what}: {100 * done / total:.0f} %{left}" if total else what)
 
 
 @app.callback(invoke_without_command=True)
