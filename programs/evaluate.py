@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from gcrs.programs.measured_replies import examples, replies_report, written_replies
 from gcrs.programs.sampled_rows import RETRIEVE_THEN_GENERATE, sampled_rows
 from gcrs.toolkit.dialogue.budget import BUDGET
-from gcrs.toolkit.dialogue.shape import PRODUCT
 from gcrs.toolkit.dialogue.turns import Dialogue, read_dialogues
 from gcrs.toolkit.eval.baseline_rows import ABOUT, baseline_rankings
 from gcrs.toolkit.eval.baselines import mention_counts
@@ -66,7 +65,7 @@ def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: P
     other = None if compare is None else check_comparable(compare)
     bundle = Bundle.load(config.bundle)
     asked = config
-    if bundle.tokens.shape != PRODUCT:  # an ablation writes no reply
+    if not bundle.tokens.shape.talks:  # an ablation writes no reply
         able = tuple(name for name in config.baselines if name != RETRIEVE_THEN_GENERATE)
         config = replace(config, replies=0, baselines=able)
     split = read_split(config.dialogues, bundle.catalog, limit=config.limit, skip_unknown=config.skip_unknown)

@@ -25,7 +25,6 @@ from gcrs.programs.reply import Reply, derive
 from gcrs.programs.signatures import Conversation, PredictIntent, PredictTarget, WriteResponse
 from gcrs.programs.zero_shot import Parts, as_pieces, look_up
 from gcrs.toolkit.dialogue.budget import BUDGET, fit
-from gcrs.toolkit.dialogue.shape import PRODUCT
 from gcrs.toolkit.dialogue.turns import Dialogue, Intent, Turn
 from gcrs.toolkit.errors import DataError, UsageError
 from gcrs.toolkit.ids.codebook import spell
@@ -90,7 +89,7 @@ class Recommender(dspy.Module):
 
         `linker` must be one over the edition's items.
         """
-        if bundle.tokens.shape != PRODUCT:
+        if not bundle.tokens.shape.talks:
             raise DataError(
                 f"Bundle {bundle.directory} is an ablation ({bundle.tokens.shape}): it cannot talk.",
                 hint="Score it with gcrs eval.",

@@ -156,6 +156,19 @@ def test_openais_own_client_talks_to_it(served: Served) -> None:
         assert refused.value.status_code == 422 and refused.value.body["param"] == name
 
 
+def test_openais_client_does_not_ask_again_for_what_no_item_satisfies(served: Served) -> None:
+    openai = pytest.importorskip("openai")
+    sent = list[str]()
+    counting = httpx.Client(event_hooks={"request": [lambda request: sent.append(request.url.path)]})
+    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", http_client=counting)
+    messages: Any = [{"role": "user", "content": "Hello"}]
+    with pytest.raises(openai.ConflictError):
+        client.chat.completions.create(
+            model="gcrs", messages=messages, extra_body={"gcrs": {"where": ["year>3000"], "intent": "recommend"}}
+        )
+    assert sent == ["/v1/chat/completions"]
+
+
 def test_what_another_process_retires_is_gone_at_the_next_request(served: Served, toy_bundle: Path) -> None:
     def ranked() -> tuple[set[str], int]:
         told = served.post("/tools/recommend", {"dialogue": "Hello", "k": 12}).json()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from toys import toy_book, toy_dialogues, toy_model, toy_tokens
 
 BOOK = toy_book()
 SHAPES = [SequenceShape("none"), SequenceShape("intent"), SequenceShape("all", past_decisions=False)]
+TITLED = SequenceShape(titles=True)
 
 
 def test_what_each_shape_shows() -> None:
@@ -47,15 +49,44 @@ def test_what_each_shape_shows() -> None:
     )
 
 
-@pytest.mark.parametrize("raw", [{}, {"decisions": "some", "past_decisions": True}, [], {"decisions": "all"}])
+def test_titles_stand_before_the_items_of_the_person_alone() -> None:
+    tokens, titles = toy_tokens(), {item: f"Film {item}" for item in BOOK}
+    titled = replace(BOOK, titles=titles)
+    for whole in toy_dialogues():
+        found = encode(whole, tokens, titled)
+        spelled = [
+            replace(turn, text=re.sub(r"<item:(.+?)>", lambda m: f"{titles[m[1]]} {m[0]}", turn.text))
+            if turn.role == "user"
+            else turn
+            for turn in whole.turns
+        ]
+        same = encode(Dialogue(whole.id, tuple(spelled)), tokens, BOOK)
+        assert found.ids.tolist() == same.ids.tolist() and found.kinds.tolist() == same.kinds.tolist()
+        assert encode(whole[:1], tokens, titled).ids.tolist() == found.ids[: found.turn_ends[0]].tolist()
+        assert len(found.ids) > len(encode(whole, tokens, BOOK).ids), "somebody mentions something"
+
+
+WRONG = [
+    {},
+    {"decisions": "some", "past_decisions": True},
+    [],
+    {"decisions": "all"},
+    {"decisions": "all", "past_decisions": True, "titles": "yes"},
+    {"decisions": "all", "past_decisions": True, "more": 1},
+]
+
+
+@pytest.mark.parametrize("raw", WRONG)
 def test_a_manifest_with_another_shape_is_refused(raw: Any) -> None:
     with pytest.raises(DataError, match="sequence shape"):
         SequenceShape.from_json(raw)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [*SHAPES, TITLED])
 def test_a_shape_reads_back(shape: SequenceShape) -> None:
     assert SequenceShape.from_json(shape.to_json()) == shape
+    before_titles = {"decisions": "intent", "past_decisions": True}
+    assert SequenceShape.from_json(before_titles) == SequenceShape("intent")
     assert SequenceShape.from_json(None) == PRODUCT
 
 

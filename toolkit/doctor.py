@@ -155,7 +155,7 @@ def foresee(config: FinetuneConfig, *, data: bool, progress: Progress | None = N
     from gcrs.toolkit.model.training_data import training_data
     from gcrs.toolkit.prepared import PreparedCatalog
 
-    prepared = PreparedCatalog.load(config.catalog)
+    prepared = PreparedCatalog.load(config.catalog).shown(config.shape)
     with _looking():
         base = find_base(config.base)
     tokens = TokenSpace(base.tokenizer_json, base.rows, prepared.book.codes, config.shape)

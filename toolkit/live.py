@@ -93,7 +93,8 @@ class Edition:
                 (retired.add if change.kind == "retire" else retired.discard)(change.item_id)
         catalog, book = self.catalog, self.book
         if joined:  # both refuse what is there twice
-            catalog, book = Catalog([*catalog, *joined], catalog.columns), Codebook(book.codes, ids)
+            catalog = Catalog([*catalog, *joined], catalog.columns)
+            book = Codebook(book.codes, ids, book.titles and catalog.titles())
         return Edition(catalog, book, frozenset(retired), changes[-1].version or self.version)
 
 

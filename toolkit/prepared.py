@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from gcrs.toolkit.catalog.encoder_files import Encoder
     from gcrs.toolkit.catalog.feeds import FeedReport
+    from gcrs.toolkit.dialogue.shape import SequenceShape
     from gcrs.toolkit.ids.health import Health
     from gcrs.toolkit.ids.quantizer import Quantizer
     from gcrs.toolkit.ray_data import RayConfig
@@ -96,6 +97,10 @@ class PreparedCatalog:
         """SHA-256 of what identifies this catalogue: its items, its semantic IDs and how they were made."""
         items = [[item.id, item.title, dict(item.facts), item.aliases, item.names] for item in self.catalog]
         return sha256_json([self.settings, self.catalog.columns, items, self.book.codes, list(self.book.ids.items())])
+
+    def shown(self, shape: SequenceShape) -> PreparedCatalog:
+        """This catalogue as sequences of that shape show its items: with titles in its codebook, or as it is."""
+        return replace(self, book=replace(self.book, titles=self.catalog.titles())) if shape.titles else self
 
     def words(self, item_id: str) -> str:
         """The item as the text that the encoder read."""

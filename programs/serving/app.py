@@ -207,4 +207,6 @@ def _reply(request: Request, problem: Problem) -> Response:
     if request.url.path.startswith("/v1/"):  # what OpenAI's clients look for
         body["error"] |= {"type": problem.body.code, "param": problem.body.field}
     headers = {} if problem.retry_after is None else {"retry-after": str(problem.retry_after)}
+    if problem.status < 429:  # what was asked for is at fault; OpenAI's clients would send a 409 twice more
+        headers["x-should-retry"] = "false"
     return Response(json.dumps(body), problem.status, headers, "application/json")

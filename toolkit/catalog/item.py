@@ -11,6 +11,7 @@ from typing import Literal
 
 from gcrs.toolkit.errors import DataError, UnknownItem
 
+LONGEST_TITLE = 80  # characters of a title that a model is shown
 Fact = str | int | float | bool | list[str]
 ColumnType = Literal["string", "integer", "number", "boolean", "date", "list"]
 
@@ -56,6 +57,10 @@ class Catalog:
                     raise DataError(f"Item id {source_id!r} appears twice in the catalogue.", hint="Make ids unique.")
                 self._canonical[source_id] = item.id
             self._by_id[item.id] = item
+
+    def titles(self) -> dict[str, str]:
+        """Each item's title, cut where it is very long, by canonical id."""
+        return {item.id: item.title[:LONGEST_TITLE] for item in self.items}
 
     def __len__(self) -> int:
         return len(self.items)

@@ -63,14 +63,20 @@ class _Writer:
 
 
 def _words(writer: _Writer, turn: Turn, tokens: TokenSpace, book: Codebook, word: Kind, code: Kind) -> None:
+    said = ""
     for what, value in turn.segments():
         if what == "text":
-            writer.add(tokens.encode_text(value), word)
-        else:
-            span = tokens.span(book.semantic_id(value))
-            writer.add(span[:1], word)
-            writer.add(span[1:-1], code)
-            writer.add(span[-1:], Kind.CONTEXT if word == Kind.CONTEXT else code)
+            said += value
+            continue
+        if turn.role == "user" and value in book.titles:
+            said += f"{book.titles[value]} "
+        writer.add(tokens.encode_text(said), word)
+        said = ""
+        span = tokens.span(book.semantic_id(value))
+        writer.add(span[:1], word)
+        writer.add(span[1:-1], code)
+        writer.add(span[-1:], Kind.CONTEXT if word == Kind.CONTEXT else code)
+    writer.add(tokens.encode_text(said), word)
 
 
 def _turn(
@@ -97,8 +103,9 @@ def _turn(
 def encode(dialogue: Dialogue, tokens: TokenSpace, book: Codebook, *, rng: Generator | None = None) -> Encoded:
     """Token ids of a dialogue and the kind of each.
 
-    Items must be canonical ids of the codebook (UnknownItem otherwise). With `rng`, the targets of a reply come in a
-    fresh random order, so that the first block learns P(item | context); without it, in the order given.
+    Items must be canonical ids of the codebook (UnknownItem otherwise); its `titles` stand before those that the person
+    mentions. With `rng`, the targets of a reply come in a fresh random order, so that the first block learns
+    P(item | context); without it, in the order given.
     """
     writer = _Writer()
     writer.add(tokens.bos, Kind.CONTEXT)

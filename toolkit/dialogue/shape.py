@@ -1,7 +1,7 @@
-"""SequenceShape: what of a reply's decisions stands in the sequence. The product's is all, others are ablations.
+"""SequenceShape: what of a reply's decisions stands in the sequence, and how the person's items are shown.
 
-A bundle that was trained on another shape says so in its manifest: `gcrs eval` scores it, nothing talks with it.
-Knows nothing of tokens.
+A bundle that was trained on another shape than the usual one says so in its manifest. One whose replies lack a decision
+is an ablation: `gcrs eval` scores it, nothing talks with it. Knows nothing of tokens.
 """
 
 from __future__ import annotations
@@ -19,11 +19,18 @@ Decisions = Literal["all", "intent", "none"]
 class SequenceShape:
     """`decisions`: which a reply declares before its words: intent and targets, the intent alone, or none.
 
-    `past_decisions`: whether the replies before the last turn of a sequence show theirs.
+    `past_decisions`: whether the replies before the last turn of a sequence show theirs. `titles`: whether the title's
+    words stand before an item that the person mentions.
     """
 
     decisions: Decisions = "all"
     past_decisions: bool = True
+    titles: bool = False
+
+    @property
+    def talks(self) -> bool:
+        """Whether replies show every decision, so that they can be made and not only scored."""
+        return self.decisions == "all" and self.past_decisions
 
     def to_json(self) -> dict[str, Any]:
         """Plain values by name."""
@@ -34,12 +41,13 @@ class SequenceShape:
         """What `to_json` gave, the product's shape for None. DataError for anything else."""
         if raw is None:
             return PRODUCT
-        if not isinstance(raw, Mapping) or set(raw) != {"decisions", "past_decisions"}:
+        known = {"decisions", "past_decisions", "titles"}
+        if not isinstance(raw, Mapping) or not {"decisions", "past_decisions"} <= set(raw) <= known:
             raise DataError(f"The bundle's sequence shape is {raw!r}.", hint="Update gcrs.")
-        decisions, past = raw["decisions"], raw["past_decisions"]
-        if decisions not in ("all", "intent", "none") or not isinstance(past, bool):
+        decisions, past, titles = raw["decisions"], raw["past_decisions"], raw.get("titles", False)
+        if decisions not in ("all", "intent", "none") or not isinstance(past, bool) or not isinstance(titles, bool):
             raise DataError(f"The bundle's sequence shape is {dict(raw)!r}.", hint="Update gcrs.")
-        return cls(decisions, past)
+        return cls(decisions, past, titles)
 
     def at(self, last: bool) -> Decisions:
         """What a reply declares; `last`: whether it is the last turn of its sequence."""

@@ -7,7 +7,7 @@ of tokens, text or how the codes were found.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,12 +25,14 @@ def spell(semantic_id: Sequence[int]) -> str:
 class Codebook:
     """Unique semantic IDs of a catalogue's items.
 
-    `codes` is the number of codewords at each level; `ids` maps item id to semantic ID. Raises DataError when two
-    items share an ID or a code is out of range.
+    `codes` is the number of codewords at each level; `ids` maps item id to semantic ID; `titles` are the words that
+    stand before an item's ID where a person mentions it (default: none do). Raises DataError when two items share an
+    ID or a code is out of range.
     """
 
     codes: tuple[int, ...]
     ids: Mapping[str, SemanticId]
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         owner: dict[SemanticId, str] = {}

@@ -134,9 +134,9 @@ class Bundle:
     def catalog(self) -> Catalog:
         return self.prepared.catalog
 
-    @property
+    @cached_property
     def book(self) -> Codebook:
-        return self.prepared.book
+        return self.prepared.shown(self.tokens.shape).book
 
     @cached_property
     def hash(self) -> str:

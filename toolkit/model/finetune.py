@@ -151,7 +151,7 @@ def finetune(
     process = join(config.device)
     progress = progress if process.is_main_process else None
     tell = progress or (lambda done, total, what: None)
-    prepared = PreparedCatalog.load(config.catalog)
+    prepared = PreparedCatalog.load(config.catalog).shown(config.shape)
     book = prepared.book
     refuse_early(config, len(CONTROLS) + sum(book.codes))
     with process.main_process_first():  # one of them fetches and converts

@@ -66,6 +66,8 @@ class FinetuneConfig:
     """Ablation: what a reply declares before its words. Other than all: only `gcrs eval` reads the bundle."""
     past_decisions: bool = True
     """Ablation: false hides earlier replies' decisions; needs layout instance. Only `gcrs eval` reads the bundle."""
+    titles: bool = False
+    """Show an item's title before its ID where the person mentions it."""
     item_share: float = 0.4
     """Share of the budget spent first on excerpts of the turns with items (0: none)."""
     batch_tokens: int | None = None
@@ -158,7 +160,7 @@ class FinetuneConfig:
     @property
     def shape(self) -> SequenceShape:
         """The shape of the sequences that are trained on."""
-        return SequenceShape(self.decisions, self.past_decisions)
+        return SequenceShape(self.decisions, self.past_decisions, self.titles)
 
     def loss_weights(self) -> dict[str, float]:
         """Loss weight by part of a sequence. A mixture says by its shares what counts: its tokens are alike."""
@@ -201,6 +203,7 @@ class FinetuneConfig:
         """
         later: dict[str, Any] = {"batch_sequences": None, "micro_tokens": None, "recompute": False}
         later |= {"memory_check": self.memory_check, "mixture": None, "tokens": None, "ratings": [], "chat": []}
+        later |= {"titles": False}
         return {name: value for name, value in self.resolved().items() if name not in later or value != later[name]}
 
     @classmethod
