@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,14 @@ import pytest
 from test_finetune import config, parts  # noqa: F401  (a fixture)
 
 from gcrs.programs.evaluate import evaluate
-from gcrs.toolkit.dialogue.encode import encode
+from gcrs.toolkit.dialogue.encode import encode, encode_prompt
 from gcrs.toolkit.dialogue.shape import PRODUCT, SequenceShape
-from gcrs.toolkit.dialogue.turns import Dialogue, write_dialogues
+from gcrs.toolkit.dialogue.turns import Dialogue, Turn, write_dialogues
 from gcrs.toolkit.errors import DataError, UsageError
 from gcrs.toolkit.eval.config import EvalConfig
 from gcrs.toolkit.eval.direct import words_before_item
 from gcrs.toolkit.eval.one_pass import score_dialogue
+from gcrs.toolkit.ids.codebook import Codebook
 from gcrs.toolkit.model.bundle import Bundle, load_engine
 from gcrs.toolkit.model.engine import Engine
 from gcrs.toolkit.model.finetune import finetune
@@ -145,3 +147,39 @@ def test_an_ablation_is_trained_and_scored_but_does_not_talk(
     found = evaluate(asked)
     assert found.report["n"] == 4 and not found.report["written"]
     assert ("intent" in found.report) == (shape.decisions != "none")
+
+
+@pytest.mark.timeout(300)
+def test_a_bundle_with_titles_talks_and_knows_those_of_newcomers(
+    parts: dict[str, Any],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    from gcrs.programs.recommender import Recommender
+    from gcrs.toolkit.catalog.item import Item
+    from gcrs.toolkit.catalog.journal import Change
+    from gcrs.toolkit.live import LiveCatalog
+    from gcrs.toolkit.model.tokens import TokenSpace
+
+    out = tmp_path / "titled"
+    finetune(config(parts, out, steps=2, titles=True))
+    bundle = Bundle.load(out)
+    assert bundle.manifest["shape"]["titles"] and bundle.book.titles == bundle.catalog.titles()
+    assert not bundle.prepared.book.titles, "the catalogue's own file knows nothing of them"
+
+    def shown(tokens: TokenSpace, book: Codebook, item: str) -> bool:
+        asked = Dialogue("d", (Turn("user", f"I liked <item:{item}>"),))
+        name = tokens.encode_text(f"I liked {book.titles[item]} ")
+        return encode_prompt(asked, tokens, book)[len(tokens.header("user")) :][: len(name)] == name
+
+    assert shown(bundle.tokens, bundle.book, "m03")
+    newcomer = Change("add", "n1", Item("n1", "Brand New", {}), free_id(bundle.book))
+    edition = LiveCatalog.of(bundle).edition.after([newcomer])
+    assert edition.book.titles["n1"] == "Brand New" and shown(bundle.tokens, edition.book, "n1")
+    recommender = Recommender.of(bundle, load_engine(bundle), edition=edition)
+    told = recommender.reply(Dialogue("d", (Turn("user", "I liked <item:m03>"),)), intent="recommend", k=3)
+    assert len(told.ranking) == 3 and told.turn.text
+
+
+def free_id(book: Codebook) -> tuple[int, ...]:
+    """A semantic ID that no item has."""
+    return next(sid for sid in itertools.product(*map(range, book.codes)) if sid not in set(book.ids.values()))
