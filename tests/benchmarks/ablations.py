@@ -1,11 +1,13 @@
 """Ablations at an equal budget of tokens: each variant trained from the base and scored on the same cases.
 
     python tests/benchmarks/ablations.py --catalog movies --dialogues train.jsonl --valid valid.jsonl \
-        --tokens 100000 --limit 250 --work ablations [--only full,item-only] [--seeds 0,1]
+        --tokens 100000 --limit 250 --work ablations [--only full,item-only] [--seeds 0,1] [--items films.jsonl]
 
 Every variant is `gcrs finetune` with its settings below and the same batch, rates and seed, then `gcrs eval` under the
 protocols all and new (forced mode; a reply that names no item is a miss). `gcrs eval --compare` gives the paired
-difference to `full` of the same seed. Everything lies in --work; a run that was stopped goes on with the same command.
+difference to `full` of the same seed. Variants of the semantic IDs build a catalogue of their own from --items, the
+dialogues' co-mentions in it as in `movies`. Everything lies in --work; a run that was stopped goes on with the same
+command.
 Prints a table in Markdown.
 """
 
@@ -28,6 +30,15 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "id-random": ("full, new rows start from noise", {"id_init": "random"}),
     "instance": ("full, the paper's instance a target", {"layout": "instance"}),
     "no-past": ("the same, decisions of earlier replies hidden", {"layout": "instance", "past_decisions": False}),
+    "titles": ("full, titles before the person's items", {"titles": True}),
+    "text-ids": ("full, IDs from the items' text alone", {}),
+    "ids-3x256": ("full, three levels of 256 codes", {}),
+    "ids-2x512": ("full, two levels of 512 codes", {}),
+}
+BUILDS: dict[str, dict[str, Any]] = {  # flags of `gcrs catalog build` of the variants that have IDs of their own
+    "text-ids": {"--collaborative": 0, "--levels": 4, "--codes": 64},
+    "ids-3x256": {"--levels": 3, "--codes": 256},
+    "ids-2x512": {"--levels": 2, "--codes": 512},
 }
 COMMON = {"item_share": 0, "made": 0, "text_weight": 0.3, "batch_tokens": 1024, "warmup": 10, "lr": 0.001}
 RUN = [sys.executable, "-c", "import sys; from gcrs.cli import main; sys.exit(main())"]
@@ -47,7 +58,8 @@ def carry_out(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     if not (out / "gcrs.json").is_file():
         settings = COMMON | {"threads": args.threads} | VARIANTS[name][1] | {"tokens": args.tokens}
         flags = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
-        data = ["--catalog", args.catalog, "--from", "none", *(p for d in args.dialogues for p in ("--dialogues", d))]
+        told = [part for dialogues in args.dialogues for part in ("--dialogues", dialogues)]
+        data = ["--catalog", catalog_of(args, name), "--from", "none", *told]
         begun = Path(f"{out}.run")
         resume = ["--resume"] if begun.is_dir() and any(begun.iterdir()) else []
         gcrs("finetune", *data, "--seed", seed, "--out", out, *flags, *resume)
@@ -61,6 +73,20 @@ def carry_out(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     return report
 
 
+def catalog_of(args: argparse.Namespace, name: str) -> Path | str:
+    """The catalogue that a variant learns: the one asked for, or one built for it."""
+    if name not in BUILDS:
+        return str(args.catalog)
+    if args.items is None:
+        raise SystemExit(f"{name} needs --items: the file that the catalogue is built from.")
+    out: Path = args.work / f"catalog-{name}"
+    if not out.is_dir():
+        flags = [part for flag, value in BUILDS[name].items() for part in (flag, value)]
+        told = [part for dialogues in args.dialogues for part in ("--dialogues", dialogues)]
+        gcrs("catalog", "build", args.items, "--out", out, *told, *flags)
+    return out
+
+
 def percent(found: dict[str, Any]) -> str:
     """Value and interval in percent."""
     return f"{100 * found['value']:.1f} [{100 * found['lo']:.1f}, {100 * found['hi']:.1f}]"
@@ -72,6 +98,7 @@ def main() -> None:
     parser.add_argument("--catalog", default="movies")
     parser.add_argument("--dialogues", action="append", required=True)
     parser.add_argument("--valid", required=True)
+    parser.add_argument("--items")
     parser.add_argument("--tokens", type=int, default=100_000)
     parser.add_argument("--limit", type=int, default=250)
     parser.add_argument("--work", type=Path, required=True)
