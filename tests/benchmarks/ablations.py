@@ -8,7 +8,7 @@ protocols all and new (forced mode; a reply that names no item is a miss). `gcrs
 difference to `full` of the same seed. Variants of the semantic IDs build a catalogue of their own from --items, the
 dialogues' co-mentions in it as in `movies`. Everything lies in --work; a run that was stopped goes on with the same
 command.
-Prints a table in Markdown.
+Prints a table in Markdown, and with several seeds each variant less `full` over all of them.
 """
 
 from __future__ import annotations
@@ -121,6 +121,29 @@ def main() -> None:
             ours = [percent(row["recall@10"]["difference"]) for row in compared if row["name"] == "model"]
             cells.append("".join(ours))
             print(f"| {VARIANTS[name][0]} (`{name}`) | {seed} | " + " | ".join(cells) + " |", flush=True)
+    if "," in args.seeds:
+        across(args)
+
+
+def across(args: argparse.Namespace) -> None:
+    """Each variant less `full`, over all seeds."""
+    from gcrs.toolkit.eval.training_seeds import compare_seeds
+
+    seeds = args.seeds.split(",")
+    shown = [(protocol, metric) for protocol in ("all", "new") for metric in ("recall@1", "recall@10", "recall@50")]
+    heads = " | ".join(f"{protocol}: R@{metric.partition('@')[2]}" for protocol, metric in shown)
+    print(f"\n| less `full`, seeds {args.seeds} | {heads} |\n|" + "---|" * (1 + len(shown)))
+    for name in args.only.split(","):
+        if name == "full":
+            continue
+        runs, others = ([args.work / f"{one}-{seed}.eval" for seed in seeds] for one in (name, "full"))
+        found = compare_seeds(runs, others)
+        cells = []
+        for protocol, metric in shown:
+            gap = found[protocol][metric]
+            each = ", ".join(f"{100 * one:+.1f}" for one in gap.by_seed)
+            cells.append(f"{100 * gap.value:+.1f} [{100 * gap.lo:+.1f}, {100 * gap.hi:+.1f}] ({each})")
+        print(f"| `{name}` | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

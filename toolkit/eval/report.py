@@ -60,13 +60,7 @@ def compare(report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], run: 
     """
     other = check_comparable(run)
     check_same_cases(report["cases"], other, run)
-    place = (run if run.is_dir() else run.parent) / CASES
-    try:
-        theirs = [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines()]
-        if [_key(line) for line in theirs] != [_key(line) for line in lines]:
-            raise ValueError("other cases")
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{place} does not hold the ranks of the report beside it.", hint=AGAIN) from error
+    theirs = ranks_of_cases(run, lines)
     out: dict[str, Any] = {"bundle": other["bundle"], "settings": other["settings"], "protocols": {}}
     for protocol in report["protocols"]:
         held = [(a, b) for a, b in zip(lines, theirs, strict=True) if protocol in a["ranks"] and protocol in b["ranks"]]
@@ -88,6 +82,22 @@ def compare(report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], run: 
             rows.append(row)
         out["protocols"][protocol] = rows
     return out
+
+
+def ranks_of_cases(run: Path, same_as: Sequence[Mapping[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """The lines of the file of cases beside a report, each with every row's ranks; DataError for a broken file.
+
+    With `same_as` also unless they are about the same cases in the same order.
+    """
+    place = (run if run.is_dir() else run.parent) / CASES
+    try:
+        lines: list[dict[str, Any]] = [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines()]
+        keys = [_key(line) for line in lines]
+        if same_as is not None and keys != [_key(line) for line in same_as]:
+            raise ValueError("other cases")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{place} does not hold the ranks of the report beside it.", hint=AGAIN) from error
+    return lines
 
 
 def _key(line: Mapping[str, Any]) -> tuple[Any, ...]:
