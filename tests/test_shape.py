@@ -178,6 +178,10 @@ def test_a_bundle_with_titles_talks_and_knows_those_of_newcomers(
     recommender = Recommender.of(bundle, load_engine(bundle), edition=edition)
     told = recommender.reply(Dialogue("d", (Turn("user", "I liked <item:m03>"),)), intent="recommend", k=3)
     assert len(told.ranking) == 3 and told.turn.text
+    warned = list[str]()
+    further = config(parts, tmp_path / "further", steps=2, warm_start=str(out))
+    finetune(further, warn=warned.append)
+    assert len(warned) == 1 and "titles=true goes on as it was" in warned[0]
 
 
 def free_id(book: Codebook) -> tuple[int, ...]:
