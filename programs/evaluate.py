@@ -65,7 +65,7 @@ def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: P
     other = None if compare is None else check_comparable(compare)
     bundle = Bundle.load(config.bundle)
     asked = config
-    if not bundle.tokens.shape.talks:  # an ablation writes no reply
+    if not bundle.shape.talks:  # an ablation writes no reply
         able = tuple(name for name in config.baselines if name != RETRIEVE_THEN_GENERATE)
         config = replace(config, replies=0, baselines=able)
     split = read_split(config.dialogues, bundle.catalog, limit=config.limit, skip_unknown=config.skip_unknown)
@@ -103,7 +103,7 @@ def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: P
     report["n"], report["rows"] = chosen["n"], chosen[config.mode]
     turns_trained = [tokens_of(masked(turn.text)) for dialogue in raw for turn in dialogue.turns]
     replies = [measure(some, turns_trained, seed=config.seed) for some in written]
-    if bundle.tokens.shape.decisions == "none":
+    if bundle.shape.decisions == "none":
         del report["intent"]  # it decides none; turns without an item to rank were not written
     report["written"] = replies_report(config, replies)
     report["promises"] = promised(measured, written, bundle.catalog, split)

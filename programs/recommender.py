@@ -89,9 +89,9 @@ class Recommender(dspy.Module):
 
         `linker` must be one over the edition's items.
         """
-        if not bundle.tokens.shape.talks:
+        if not bundle.shape.talks:
             raise DataError(
-                f"Bundle {bundle.directory} is an ablation ({bundle.tokens.shape}): it cannot talk.",
+                f"Bundle {bundle.directory} is an ablation ({bundle.shape}): it cannot talk.",
                 hint="Score it with gcrs eval.",
             )
         lm = local_lm(engine, bundle.hash, str(bundle.directory))

@@ -43,17 +43,18 @@ def test_the_means_by_hand(tmp_path: Path) -> None:
 
 def test_one_seed_is_the_bootstrap_over_dialogues() -> None:
     gaps = np.random.default_rng(0).integers(-1, 2, (1, 40)).astype(float)
-    plain = Resampling(GROUPS, seed=3).estimate(gaps[0])
-    assert over_seeds(gaps, GROUPS, seed=3) == pytest.approx((plain.lo, plain.hi))
+    drawn = Resampling(GROUPS, seed=3)
+    plain = drawn.estimate(gaps[0])
+    assert over_seeds(gaps, drawn, seed=3) == pytest.approx((plain.lo, plain.hi))
     same = np.repeat(gaps, 4, axis=0)
-    assert over_seeds(same, GROUPS, seed=3) == pytest.approx((plain.lo, plain.hi)), "equal seeds add nothing"
+    assert over_seeds(same, drawn, seed=3) == pytest.approx((plain.lo, plain.hi)), "equal seeds add nothing"
 
 
 def test_seeds_that_contradict_each_other_widen_it() -> None:
     steady = np.full((4, 40), 0.1)
-    assert over_seeds(steady, GROUPS) == pytest.approx((0.1, 0.1))
+    assert over_seeds(steady, Resampling(GROUPS)) == pytest.approx((0.1, 0.1))
     torn = steady + np.array([[-0.3], [0.3], [-0.3], [0.3]])
-    lo, hi = over_seeds(torn, GROUPS)
+    lo, hi = over_seeds(torn, Resampling(GROUPS))
     assert torn.mean() == pytest.approx(0.1) and lo < -0.1 and hi > 0.3
 
 

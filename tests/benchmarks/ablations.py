@@ -58,8 +58,7 @@ def carry_out(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     if not (out / "gcrs.json").is_file():
         settings = COMMON | {"threads": args.threads} | VARIANTS[name][1] | {"tokens": args.tokens}
         flags = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
-        told = [part for dialogues in args.dialogues for part in ("--dialogues", dialogues)]
-        data = ["--catalog", catalog_of(args, name), "--from", "none", *told]
+        data = ["--catalog", catalog_of(args, name), "--from", "none", *dialogue_flags(args)]
         begun = Path(f"{out}.run")
         resume = ["--resume"] if begun.is_dir() and any(begun.iterdir()) else []
         gcrs("finetune", *data, "--seed", seed, "--out", out, *flags, *resume)
@@ -73,6 +72,11 @@ def carry_out(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     return report
 
 
+def dialogue_flags(args: argparse.Namespace) -> list[str]:
+    """The flags that name the training dialogues."""
+    return [part for dialogues in args.dialogues for part in ("--dialogues", dialogues)]
+
+
 def catalog_of(args: argparse.Namespace, name: str) -> Path | str:
     """The catalogue that a variant learns: the one asked for, or one built for it."""
     if name not in BUILDS:
@@ -82,8 +86,7 @@ def catalog_of(args: argparse.Namespace, name: str) -> Path | str:
     out: Path = args.work / f"catalog-{name}"
     if not out.is_dir():
         flags = [part for flag, value in BUILDS[name].items() for part in (flag, value)]
-        told = [part for dialogues in args.dialogues for part in ("--dialogues", dialogues)]
-        gcrs("catalog", "build", args.items, "--out", out, *told, *flags)
+        gcrs("catalog", "build", args.items, "--out", out, *dialogue_flags(args), *flags)
     return out
 
 

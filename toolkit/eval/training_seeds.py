@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gcrs.toolkit.errors import DataError
-from gcrs.toolkit.eval.metrics import DRAWS, Resampling
+from gcrs.toolkit.eval.metrics import Resampling
 from gcrs.toolkit.eval.report import check_comparable, check_same_cases, ranks_of_cases
 from gcrs.toolkit.eval.table import COMPARED, values_of
 
@@ -32,15 +32,14 @@ class SeedDifference:
     n: int
 
 
-def over_seeds(gaps: np.ndarray, groups: Sequence[str], *, seed: int = 0, draws: int = DRAWS) -> tuple[float, float]:
+def over_seeds(gaps: np.ndarray, drawn: Resampling, *, seed: int = 0) -> tuple[float, float]:
     """95 % interval of the mean of `gaps` [seeds, cases]: each draw takes seeds and dialogues anew, with replacement.
 
     With fewer than about five seeds it is too narrow: so few say little about how far seeds differ. Source: Davison &
     Hinkley (1997), section 3.8, both levels resampled.
     """
-    drawn = Resampling(groups, seed=seed, draws=draws)
     means = np.stack([drawn.means(row) for row in gaps])  # [seeds, draws]
-    chosen = np.random.default_rng([seed, 1]).integers(0, len(gaps), (len(gaps), draws))
+    chosen = np.random.default_rng([seed, 1]).integers(0, len(gaps), means.shape)
     lo, hi = np.quantile(np.take_along_axis(means, chosen, axis=0).mean(axis=0), [0.025, 0.975])
     return float(lo), float(hi)
 
@@ -64,14 +63,14 @@ def compare_seeds(
     out: dict[str, dict[str, SeedDifference]] = {}
     for protocol in reports[runs[0]]["protocols"]:
         kept = [n for n, line in enumerate(first) if protocol in line["ranks"]]
-        groups = [first[n]["dialogue"] for n in kept]
+        drawn = Resampling([first[n]["dialogue"] for n in kept], seed=seed)
         for metric in COMPARED if kept else ():
             mine, own = (
                 np.stack([_values(lines[run], kept, protocol, row, metric, run) for run in side])
                 for side in (runs, others)
             )
             gaps = mine - own
-            lo, hi = over_seeds(gaps, groups, seed=seed)
+            lo, hi = over_seeds(gaps, drawn, seed=seed)
             found = SeedDifference(
                 float(mine.mean()), float(own.mean()), float(gaps.mean()), lo, hi,
                 tuple(map(float, gaps.mean(axis=1))), len(kept),

@@ -136,7 +136,7 @@ class Bundle:
 
     @cached_property
     def book(self) -> Codebook:
-        return self.prepared.shown(self.tokens.shape).book
+        return self.prepared.shown(self.shape).book
 
     @cached_property
     def hash(self) -> str:
@@ -144,13 +144,17 @@ class Bundle:
         return sha256_json(self.manifest)
 
     @cached_property
+    def shape(self) -> SequenceShape:
+        """The shape of the sequences that it was trained on."""
+        return SequenceShape.from_json(self.manifest.get("shape"))
+
+    @cached_property
     def tokens(self) -> TokenSpace:
         """The token space, its base tokenizer cut out of the extended one."""
         raw = json.loads((self.directory / "tokenizer.json").read_text(encoding="utf-8"))
         rows = int(self.manifest["base"]["rows"])
         raw["added_tokens"] = [token for token in raw["added_tokens"] if token["id"] < rows]
-        shape = SequenceShape.from_json(self.manifest.get("shape"))
-        return TokenSpace(json.dumps(raw), rows, tuple(self.manifest["codes"]), shape)
+        return TokenSpace(json.dumps(raw), rows, tuple(self.manifest["codes"]), self.shape)
 
     @cached_property
     def popularity(self) -> dict[str, int]:

@@ -163,10 +163,9 @@ def finetune(
     if (strangers := data.warning()) and warn is not None and process.is_main_process:
         warn(strangers)
     warm = WarmStart(config.warm_start, base) if config.warm_start not in (None, NONE) else None
-    if warm and warm.titles != config.titles and warn is not None and process.is_main_process:
-        shown = "shows titles before the person's items" if warm.titles else "shows no titles"
-        same = str(warm.titles).lower()
-        warn(f"{config.warm_start} {shown}, this run does the opposite: titles={same} goes on as it was.")
+    if warm and warm.bundle.shape.titles != config.titles and warn is not None and process.is_main_process:
+        shown, value = ("no titles", "false") if config.titles else ("titles before the person's items", "true")
+        warn(f"{config.warm_start} shows {shown}, this run does the opposite: titles={value} goes on as it was.")
     work, world = work_of(config, data.phases, process.num_processes), process.num_processes
     outlook = Outlook.of(config, text_settings(base.directory), work, len(tokens.new_ids), validates=bool(data.valid),
                          processes=world)  # fmt: skip

@@ -44,11 +44,6 @@ class WarmStart:
         return rank, round(self.scale * rank)
 
     @property
-    def titles(self) -> bool:
-        """Whether titles stand before the person's items in what it was trained on."""
-        return self.bundle.tokens.shape.titles
-
-    @property
     def hash(self) -> str:
         """The bundle's hash."""
         return self.bundle.hash
