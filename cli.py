@@ -1285,7 +1285,10 @@ def eval_verb(
 ) -> None:
     """Score a bundle on dialogues, beside baselines and another run."""
     from gcrs.toolkit.eval.config import EvalConfig, baseline_names
+    from gcrs.toolkit.eval.report import check_place, write_report
 
+    if report is not None:
+        check_place(report)
     names, left_out = baseline_names(baselines, has_training=bool(train))
     for line in left_out:
         _say(line)
@@ -1295,13 +1298,16 @@ def eval_verb(
     )  # fmt: skip
     from gcrs.programs.evaluate import evaluate
     from gcrs.toolkit.eval.page import page
-    from gcrs.toolkit.eval.report import write_report
     from gcrs.toolkit.eval.text_report import lines_of
 
     with _progress() as progress:
         found = evaluate(config, progress, compare=compare)
-        if report is not None:
-            write_report(report, found.report, found.lines, page(found.report, found.examples))
+    unwritten: GcrsError | None = None
+    if report is not None:
+        try:
+            write_report(report, found.report, found.lines, page(found.report, found.examples, found.missed))
+        except GcrsError as error:  # what was scored is shown, whatever the disk says
+            unwritten = error
     for line in found.left_out:
         _say(line)
     if as_json:
@@ -1309,6 +1315,8 @@ def eval_verb(
     else:
         for line in lines_of(found.report):
             print(line)
+    if unwritten:
+        raise unwritten
     _say(f"{time.perf_counter() - STARTED:.0f} s" + (f"; written: {report}" if report else ""))
     if strict and found.broken:
         raise GcrsError(f"A promise is broken: {'; '.join(found.broken)}.", hint="See docs/evaluation.md, --strict.")

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gcrs.programs.measured_replies import examples, replies_report, written_replies
+from gcrs.programs.measured_replies import replies_report, written_replies
 from gcrs.programs.sampled_rows import RETRIEVE_THEN_GENERATE, sampled_rows
+from gcrs.programs.shown_examples import missed_in_full, written_in_full
 from gcrs.toolkit.dialogue.budget import BUDGET
 from gcrs.toolkit.dialogue.turns import Dialogue, read_dialogues
 from gcrs.toolkit.eval.baseline_rows import ABOUT, baseline_rankings
@@ -24,7 +25,7 @@ from gcrs.toolkit.eval.replies import measure
 from gcrs.toolkit.eval.report import check_comparable, check_same_cases
 from gcrs.toolkit.eval.report import compare as compared
 from gcrs.toolkit.eval.rows import Ground
-from gcrs.toolkit.eval.split import Split, check_unseen, read_split
+from gcrs.toolkit.eval.split import Overlap, Split, check_unseen, overlap, read_split
 from gcrs.toolkit.eval.table import Row, table
 from gcrs.toolkit.eval.text_metrics import masked, tokens_of
 from gcrs.toolkit.eval.workers import Workers, usual_workers, workers
@@ -42,14 +43,15 @@ AT_ONCE = 8  # dialogues that a process is given at a time
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run found: its JSON (`report`), one line a case with every row's rank (`lines`), a few replies in full
-    (`examples`), what of the promises does not hold (`broken`), and sentences on what was asked for and cannot be
-    (`left_out`).
+    """What a run found: its JSON (`report`), one line a case with every row's rank (`lines`), a few written replies and
+    a few missed targets in full (`examples`, `missed`), what of the promises does not hold (`broken`), and sentences on
+    what was asked for and cannot be (`left_out`).
     """
 
     report: dict[str, Any]
     lines: list[dict[str, Any]]
     examples: list[dict[str, Any]] = field(default_factory=list)
+    missed: list[dict[str, Any]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
 
@@ -73,8 +75,9 @@ def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: P
     if compare is not None and other is not None:
         check_same_cases(split.cases_hash(item.id for item in bundle.catalog), other, compare)
     record = bundle.directory / "training.json"
+    seen = overlap(split, read_json(record) if record.is_file() else {}, config.train, raw)
     if not config.force:
-        check_unseen(split, read_json(record) if record.is_file() else {}, config.train, raw)
+        check_unseen(split, seen)
     trained = [dialogue.map_items(_known(bundle)) for dialogue in raw]
     counts = mention_counts(trained) if trained else bundle.popularity
     ground = Ground(split, counts, _merged_ids(bundle, raw))
@@ -91,13 +94,18 @@ def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: P
         written = written_replies(config, split, spec, crew)
         few = sampled_rows(config, bundle, ground, rankings.get("dense", []), spec, crew, progress)
     rows, source_rows = _rows(measured, {name: rankings[name] for name in rankings if name in config.baselines}, few)
-    report = _head(config, bundle, split) | _tables(config, ground, rows, source_rows)
-    ranks = [rank for rank in rows["forced"][0].ranks["all"]]
+    report = _head(config, bundle, split, seen) | _tables(config, ground, rows, source_rows)
+    recommended = {"model": measured.rankings} | {name: rankings[name] for name in rankings if name in config.baselines}
+    ranks = {row.name: row.ranks["all"] for row in rows["forced"]}
     report |= {
         "intent": measured.intents(config.seed),
         "target": measured.targets(bundle.book, config.seed),
         "likelihood": measured.likelihood(),
-        "spread": measured.spread(ranks, len(bundle.catalog)),
+        "spread": measured.spread(
+            {name: (found, [rank or 0 for rank in ranks[name]]) for name, found in recommended.items()},
+            len(bundle.catalog),
+            config.seed,
+        ),
     }
     chosen = report["protocols"][config.protocol]
     report["n"], report["rows"] = chosen["n"], chosen[config.mode]
@@ -110,8 +118,9 @@ def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: P
     lines = _lines(ground, rows)
     if compare is not None:
         report["compare"] = compared(report, lines, compare, seed=config.seed)
-    best = examples(split, measured, written[0] if written else [], bundle.catalog)
-    return Evaluation(report, lines, best, broken(report["promises"]), _left_out(asked, config))
+    shown = written_in_full(measured, written[0] if written else [], bundle.catalog)
+    missed = missed_in_full(measured, bundle.book, bundle.catalog)
+    return Evaluation(report, lines, shown, missed, broken(report["promises"]), _left_out(asked, config))
 
 
 def _left_out(asked: EvalConfig, done: EvalConfig) -> tuple[str, ...]:
@@ -193,7 +202,7 @@ def _tables(
     return {"protocols": protocols, "original_ids": sources}
 
 
-def _head(config: EvalConfig, bundle: Bundle, split: Split) -> dict[str, Any]:
+def _head(config: EvalConfig, bundle: Bundle, split: Split, seen: Overlap) -> dict[str, Any]:
     from gcrs import __version__
 
     data = {split.path.name: split.sha256}
@@ -209,7 +218,8 @@ def _head(config: EvalConfig, bundle: Bundle, split: Split) -> dict[str, Any]:
         "gcrs": __version__,
         "bundle": bundle.hash,
         "base": str(bundle.manifest["base"]["name"]).rsplit("/", 1)[-1],
-        "settings": config.shareable(),
+        "settings": config.shareable() | {"forced_on_training_data": bool(seen)},
+        "overlap": seen.to_json(),
         "unit": UNIT,
         "turns": TURNS,
         "modes": MODES,

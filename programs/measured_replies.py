@@ -1,16 +1,14 @@
-"""Which replies an evaluation writes, what it says of them, and ten of them in full.
+"""Which replies an evaluation writes, and what it says of them.
 
 Knows nothing of how a reply is written or measured.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gcrs.programs.reply import derive
-from gcrs.toolkit.eval.measured import Measured
 from gcrs.toolkit.eval.model_scores import ModelSpec
 from gcrs.toolkit.eval.replies import Written, over_seeds
 from gcrs.toolkit.eval.split import Split
@@ -18,11 +16,9 @@ from gcrs.toolkit.eval.workers import Workers
 
 if TYPE_CHECKING:
     from gcrs.programs.write_replies import Ask
-    from gcrs.toolkit.catalog.item import Catalog
     from gcrs.toolkit.eval.config import EvalConfig
 
 AT_ONCE = 5
-EXAMPLES = 10
 SAMPLE = 0x5E  # what tells the sample's random numbers from others of the same seed
 HOW = {
     "forced": "intents as the gold replies have them, targets and words the model's own",
@@ -72,35 +68,3 @@ def replies_report(config: EvalConfig, found: Sequence[Mapping[str, Any]]) -> di
         return None
     out = {"sample": f"{found[0]['n']} turns drawn with the run's seed", "mode": HOW[config.mode], **found[0]}
     return out | {"seeds": {"n": len(found), **over_seeds([dict(one) for one in found])}} if len(found) > 1 else out
-
-
-def examples(split: Split, measured: Measured, replies: Sequence[Written], catalog: Catalog) -> list[dict[str, Any]]:
-    """Ten written replies with what came before and what was decided, evenly over the sample; data, not markup."""
-    from gcrs.programs.render import shown_text
-    from gcrs.toolkit.eval.cases import OUTSIDE
-
-    titles = {item.id: item.label for item in catalog}
-    by_place = {
-        (one.dialogue.id, one.turn): score for one, score in zip(split.contexts, measured.of_context, strict=True)
-    }
-    step = max(1, len(replies) // EXAMPLES)
-    out: list[dict[str, Any]] = []
-    for reply in list(replies)[::step][:EXAMPLES]:
-        before = split.read[split.place_of[reply.dialogue]][: reply.turn]
-        gold = split.read[split.place_of[reply.dialogue]].turns[reply.turn]
-        score = by_place.get((reply.dialogue, reply.turn))
-        ranked = zip(score.ranking[:5], score.scores[:5], strict=True) if score else ()
-        out.append(
-            {
-                "dialogue": reply.dialogue,
-                "turn": reply.turn,
-                "before": [(turn.role, shown_text(turn.text, catalog)) for turn in before.turns[-4:]],
-                "gold": shown_text(gold.text, catalog),
-                "gold_items": [titles.get(item, item.removeprefix(OUTSIDE)) for item in reply.gold],
-                "intent": reply.intent,
-                "targets": [titles[item] for item in reply.targets],
-                "reply": shown_text(reply.text, catalog),
-                "best": [(titles[item], math.exp(value)) for item, value in ranked],
-            }
-        )
-    return out

@@ -92,7 +92,10 @@ def test_the_report_holds_every_protocol_and_mode_on_the_same_cases(reports: lis
 
 def test_the_page_stands_alone(reports: list[Path]) -> None:
     page = (reports[0] / "page.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == 5 and page.count('class="talk"') == 4
+    assert page.count("<svg") == 5 and page.count("Ours (") == 4  # the written replies
+    missed = page[page.index("Where the target step fails") :]
+    assert 1 <= missed.count("First instead:") <= 10 and re.search(r"<code>&lt;a_\d+&gt;", missed)
+    assert page.count("model (free)") == 3
     assert not re.search(r'(?:src|href)="(?!#)', page.replace("xlink:href", "href")) and "<script" not in page
     assert "protocol all" in page and "original ids" in page
 
@@ -100,7 +103,9 @@ def test_the_page_stands_alone(reports: list[Path]) -> None:
 def test_json_and_a_comparison_with_the_same_cases(
     toy_bundle: Path, valid: Path, reports: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = flags(toy_bundle, valid, "--json", "--replies", "0", "--compare", str(reports[0] / "report.json"))
+    run = flags(
+        toy_bundle, valid, "--json", "--replies", "0", "--compare", str(reports[0] / "report.json"), "--beams", "9"
+    )
     assert main([*run, "--protocol", "new", "--mode", "free"]) == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)
@@ -109,6 +114,14 @@ def test_json_and_a_comparison_with_the_same_cases(
     rows = {row["name"]: row for row in report["compare"]["protocols"]["all"]}
     assert set(rows) == {"model", "popularity", "copier", "model (free)"}
     assert rows["model"]["recall@1"]["difference"] == {"value": 0.0, "lo": 0.0, "hi": 0.0, "p": 1.0}
+    assert {one["what"]: (one["this"], one["other"]) for one in report["compare"]["differs"]} == {
+        "popularity": ("the bundle's own counts", "counted on --train"),
+        "beams": (9, 60),
+        "training file train.jsonl": (
+            None,
+            json.loads((reports[0] / "report.json").read_text())["data"]["train.jsonl"][:12],
+        ),
+    }
     assert re.fullmatch(r"\d+ s\n", printed.err)
 
 
@@ -133,12 +146,58 @@ def test_training_data_is_refused_unless_forced(
     trained = toy_bundle.parent / "train.jsonl"
     assert main(flags(toy_bundle, trained, "--replies", "0")) == 3
     assert "is training data of this bundle" in capsys.readouterr().err
+    assert main(flags(toy_bundle, valid, "--replies", "0", "--train", str(valid))) == 3
+    assert "is the --train file valid.jsonl" in capsys.readouterr().err
     write_dialogues([*toy_dialogues()[:1], *talks(1)], tmp_path / "mixed.jsonl")
     mixed = flags(toy_bundle, tmp_path / "mixed.jsonl", "--replies", "0", "--train", str(trained))
     assert main(mixed) == 3
     assert "1 of the 2 dialogues" in capsys.readouterr().err
     assert main([*mixed, "--force", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["settings"]["forced_on_training_data"] is True
+    forced = json.loads(capsys.readouterr().out)
+    assert forced["settings"]["forced_on_training_data"] is True
+    assert forced["overlap"] == {"file": None, "file_of_bundle": False, "dialogues": 1}
+
+
+def test_what_training_has_seen_stands_by_the_scores(
+    toy_bundle: Path, valid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = toy_bundle.parent / "train.jsonl"
+    write_dialogues([*toy_dialogues()[:1], *talks(1)], tmp_path / "mixed.jsonl")
+    for dialogues, more, words in (
+        (valid, [], "its dialogues were not compared (--train FILE does)"),
+        (valid, ["--force", "--train", str(trained)], "overlap with training: none, by the file's hash and by each"),
+        (tmp_path / "mixed.jsonl", ["--force", "--train", str(trained)], "FORCED: 1 of the 2 dialogues stand"),
+        (trained, ["--force"], "FORCED: this file is training data of this bundle"),
+    ):
+        assert main(flags(toy_bundle, dialogues, "--replies", "0", "--report", str(tmp_path / "out"), *more)) == 0
+        assert words in capsys.readouterr().out and words in (tmp_path / "out/page.html").read_text().replace(
+            "&#x27;", "'"
+        )
+        report = json.loads((tmp_path / "out/report.json").read_text())
+        assert report["settings"]["forced_on_training_data"] is words.startswith("FORCED")
+
+
+def test_a_protocol_without_cases_has_no_scores(
+    toy_bundle: Path, valid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = flags(toy_bundle, valid, "--protocol", "cold", "--train", str(valid), "--force", "--replies", "0")
+    assert main([*run, "--report", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "n = 0 cases" in printed and re.search(r"^model +-( +-){5}$", printed, re.MULTILINE)
+    model, popularity = json.loads((tmp_path / "out/report.json").read_text())["rows"][:2]
+    assert model["n"] == 0 and model["recall@1"] == {"value": None, "lo": None, "hi": None}
+    assert "difference" not in popularity
+
+
+def test_a_place_that_cannot_hold_a_report_is_refused_first(
+    toy_bundle: Path, valid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    for place in ("file", "file/out"):
+        assert main(flags(toy_bundle, valid, "--report", str(tmp_path / place))) == 2
+        captured = capsys.readouterr()
+        assert "is no directory" in captured.err and captured.err.count("\n") == 1 and not captured.out
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 
 
 def test_bad_input_is_one_sentence(
@@ -152,6 +211,8 @@ def test_bad_input_is_one_sentence(
         (flags(toy_bundle, valid, "--baselines", "mystery"), 2, "no baseline 'mystery'"),
         (flags(toy_bundle, valid, "--api-base", "http://localhost:1"), 2, "--zero-shot-lm"),
         (flags(toy_bundle, valid, "--limit", "0"), 2, "--limit is 0"),
+        (flags(toy_bundle, valid, "--device", "cuda:99"), 2, "but torch finds"),
+        (flags(toy_bundle, valid, "--device", "quantum"), 2, "expected cpu, cuda"),
     ):
         assert main(more) == code
         captured = capsys.readouterr()

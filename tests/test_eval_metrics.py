@@ -22,6 +22,7 @@ from gcrs.toolkit.eval.significance import paired
 from gcrs.toolkit.eval.spread import (
     BANDS,
     band_of,
+    breadth,
     by_band,
     calibration,
     coverage,
@@ -92,8 +93,12 @@ def test_coverage_gini_and_bands() -> None:
     assert gini([1, 1], 2) == 0 and gini([3], 3) == pytest.approx(2 / 3) and gini([], 3) == 0
     assert gini([2, 1], 4) == pytest.approx((1 * 1 + 3 * 2) / (4 * 3))  # places 3 and 4 weigh 2n-5: 1 and 3
     assert [band_of(n, BANDS) for n in (0, 9, 10, 5000)] == ["0", "1-9", "10-49", "200+"]
-    found = by_band(np.array([1.0, 0.0, 1.0]), [0, 0, 60], BANDS)
-    assert found[0] == {"band": "0", "n": 2, "value": 0.5} and found[3]["value"] == 1.0 and found[1]["value"] is None
+    rows = {"model": np.array([1.0, 0.0, 1.0]), "copier": np.zeros(3)}
+    found = by_band(rows, [0, 0, 60], BANDS, ["x", "y", "y"])
+    assert found[0]["n"] == 2 and found[0]["rows"]["model"] == {"value": 0.5, "lo": 0.0, "hi": 1.0}
+    assert found[0]["rows"]["copier"] == {"value": 0.0, "lo": 0.0, "hi": 0.0}
+    assert found[3]["rows"]["model"]["value"] == 1.0 and found[1]["rows"]["model"]["value"] is None
+    assert breadth([["a", "b"], ["a"]], 4)["coverage@1"] == 0.25 and breadth([["a", "b"], ["a"]], 4)["gini@1"] == 0.75
 
 
 def test_calibration_and_the_level_that_fails() -> None:

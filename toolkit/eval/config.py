@@ -85,7 +85,6 @@ class EvalConfig:
             "seed": self.seed,
             "beams": self.beams,
             "skip_unknown": self.skip_unknown,
-            "forced_on_training_data": self.force,
             "zero_shot_lm": self.zero_shot_lm,
             "device": self.device,
         }

@@ -6,7 +6,7 @@ Knows nothing of processes, baselines or files.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,17 +16,8 @@ import numpy as np
 from gcrs.toolkit.eval.decisions import bits_per_byte, intent_scores, perplexity
 from gcrs.toolkit.eval.metrics import Resampling, recall_at
 from gcrs.toolkit.eval.one_pass import TurnScore
-from gcrs.toolkit.eval.rows import Ground
-from gcrs.toolkit.eval.spread import (
-    BANDS,
-    NAMED,
-    by_band,
-    calibration,
-    coverage,
-    failing_level,
-    gini,
-    recommended_counts,
-)
+from gcrs.toolkit.eval.rows import Ground, Rankings
+from gcrs.toolkit.eval.spread import BANDS, NAMED, breadth, by_band, calibration, failing_level
 
 if TYPE_CHECKING:
     from gcrs.toolkit.ids.codebook import Codebook
@@ -107,20 +98,22 @@ class Measured:
             "calibration": calibration(chances, right),
         }
 
-    def spread(self, ranks: Sequence[int | None], items: int) -> dict[str, Any]:
-        """Coverage and Gini of what is recommended; recall by how popular the gold is and how much was named.
+    def spread(self, rows: Mapping[str, tuple[Rankings, Sequence[int]]], items: int, seed: int) -> dict[str, Any]:
+        """Coverage and Gini of what each row recommends; recall by how popular the gold is and how much was named.
 
-        `ranks` are the model's under protocol `all`.
+        `rows` are rankings of all contexts, and ranks of all cases under protocol `all`, forced.
         """
         split, trained = self.ground.split, self.ground.trained
-        values = recall_at([rank or 0 for rank in ranks], 10)
+        hits = {name: recall_at(ranks, 10) for name, (_, ranks) in rows.items()}
         popularity = [trained.get(case.gold, 0) for case in split.cases]
         named = [len(split.contexts[case.context].named) for case in split.cases]
-        out: dict[str, Any] = {"n": len(self.of_context), "items": items}
-        for k in (1, 10, 50):
-            best = [ranking[:k] for ranking in self.rankings]
-            out[f"coverage@{k}"] = coverage(best, items)
-            out[f"gini@{k}"] = gini(recommended_counts(best), items)
-        out["recall@10_by_popularity"] = by_band(values, popularity, BANDS)
-        out["recall@10_by_items_named"] = by_band(values, named, NAMED)
-        return out
+        groups = self.ground.groups("all")
+        return {
+            "protocol": "all",
+            "mode": "forced",
+            "n": len(self.of_context),
+            "items": items,
+            "rows": {name: breadth([one or () for one in rankings], items) for name, (rankings, _) in rows.items()},
+            "recall@10_by_popularity": by_band(hits, popularity, BANDS, groups, seed=seed),
+            "recall@10_by_items_named": by_band(hits, named, NAMED, groups, seed=seed),
+        }

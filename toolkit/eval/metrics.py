@@ -18,23 +18,23 @@ DRAWS = 2000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with the bounds of its 95 % interval, all in 0..1, over n cases."""
+    """A mean with the bounds of its 95 % interval, all in 0..1, over n cases; of none there is none."""
 
     value: float
     lo: float
     hi: float
     n: int
 
-    def to_json(self) -> dict[str, float]:
-        """`{"value", "lo", "hi"}`."""
-        return {"value": self.value, "lo": self.lo, "hi": self.hi}
+    def to_json(self) -> dict[str, float | None]:
+        """`{"value", "lo", "hi"}`, null where there are no cases."""
+        found = (self.value, self.lo, self.hi) if self.n else (None,) * 3
+        return dict(zip(("value", "lo", "hi"), found, strict=True))
 
 
 def share(values: Sequence[bool] | np.ndarray, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
     """The share that is true, its interval over groups, and n; null where there is nothing to take a share of."""
     found = Resampling(groups, seed=seed).estimate(np.asarray(values, dtype=np.float64))
-    shown: dict[str, Any] = {**found.to_json()} if found.n else dict.fromkeys(("value", "lo", "hi"))
-    return shown | {"n": found.n}
+    return {**found.to_json(), "n": found.n}
 
 
 def rank_of(gold: str, ranking: Sequence[str]) -> int:

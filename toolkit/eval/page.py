@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: tables, plots, ten replies in full.
+"""The report as one HTML page that needs nothing else: tables, plots, ten replies and ten missed targets in full.
 
 Everything from data is escaped. Knows nothing of how scores come about.
 """
@@ -27,7 +27,9 @@ figure svg { max-width: 100%; height: auto; }
 """
 
 
-def page(report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> str:
+def page(
+    report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], missed: Sequence[Mapping[str, Any]] = ()
+) -> str:
     """The whole page; equal reports give equal pages."""
     title = f"Evaluation of bundle {report['bundle'][:12]}"
     parts = [
@@ -43,7 +45,11 @@ def page(report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> st
         ),
         "<h2>Everything else</h2>",
         f"<pre>{escape(chr(10).join(lines_of(report)))}</pre>",
-        f"<h2>{len(examples)} replies, evenly over the sample</h2>" if examples else "",
+        f"<h2>Where the target step fails: {len(missed)} replies, evenly over those that it misses</h2>"
+        if missed
+        else "",
+        *(_missed(one) for one in missed),
+        f"<h2>{len(examples)} written replies, evenly over the sample</h2>" if examples else "",
         *(_example(one) for one in examples),
         "</body></html>\n",
     ]
@@ -52,13 +58,17 @@ def page(report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> st
 
 def _tables(report: Mapping[str, Any]) -> Iterator[str]:
     mode = report["mode"]
+    other = "free" if mode == "forced" else "forced"
+    modes = "; ".join(f"{name}: {report['modes'][name]}" for name in (mode, other))
     yield (
-        f"<p>{escape(report['unit'])}; {escape(report['turns'])}; mode {mode}: {escape(report['modes'][mode])}; "
-        f"{report['candidates']:,} candidates; percent, intervals: {escape(report['intervals'])}.</p>"
+        f"<p>{escape(report['unit'])}; {escape(report['turns'])}; rows in mode {mode}, the model's in the other one "
+        f"below it ({escape(modes)}; other rows are the same in both); {report['candidates']:,} candidates; percent, "
+        f"intervals: {escape(report['intervals'])}.</p>"
     )
     for protocol, held in report["protocols"].items():
         yield f"<p><b>{protocol}</b>: {escape(held['what'])}; n = {held['n']:,} cases</p>"
-        yield from _table(held[mode])
+        first, *rest = held[mode]
+        yield from _table([first, held[other][0] | {"name": f"model ({other})", "role": "other"}, *rest])
     for protocol, held in report["original_ids"].items():
         what = "by original ids (merged ids count as different items), forced"
         yield f"<p><b>{protocol}</b>, {what}; n = {held['n']:,} cases</p>"
@@ -77,10 +87,28 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _example(one: Mapping[str, Any]) -> str:
+    return _talk(one, f'<p class="said"><span class="who">Ours ({one["intent"]}):</span> {escape(one["reply"])}</p>')
+
+
+def _missed(one: Mapping[str, Any]) -> str:
+    wanted = "; ".join(
+        f"{escape(title)} <code>{escape(sid)}</code> {f'at rank {rank}' if rank else 'not ranked'}"
+        for title, sid, rank in one["gold_items"]
+    )
+    return _talk(
+        one,
+        f'<p><span class="who">Wanted:</span> {wanted}</p>'
+        f'<p class="said"><span class="who">First instead:</span> {escape(one["best"][0][0])} '
+        f"<code>{escape(one['first'])}</code>, which leaves them at level {escape(one['leaves_gold_at'])}; "
+        f"P(recommend) {one['recommend']:.2f}</p>",
+    )
+
+
+def _talk(one: Mapping[str, Any], decided: str) -> str:
     who = {"user": "Person", "assistant": "Recommender"}
     lines = [f'<p><span class="who">{who[role]}:</span> {escape(text)}</p>' for role, text in one["before"]]
     lines.append(f'<p><span class="who">The data\'s reply:</span> {escape(one["gold"])}</p>')
-    lines.append(f'<p class="said"><span class="who">Ours ({one["intent"]}):</span> {escape(one["reply"])}</p>')
+    lines.append(decided)
     if one["best"]:
         best = ", ".join(f"{escape(title)} {100 * chance:.1f} %" for title, chance in one["best"])
         lines.append(f'<p><span class="who">Best items:</span> {best}</p>')

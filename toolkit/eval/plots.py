@@ -57,17 +57,13 @@ def _svg(draw: Any) -> str:
 
 
 def _recall(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    drawn = [row for row in rows if f"recall@{KS[-1]}" in row]
+    drawn = [row for row in rows if row["n"] and f"recall@{KS[-1]}" in row]
     for n, row in enumerate(drawn):
         found = [row[f"recall@{k}"] for k in KS]
         at = [place + 0.06 * (n - len(drawn) / 2) for place in range(len(KS))]
         values = [100 * one["value"] for one in found]
-        bars = [
-            [100 * (one["value"] - one["lo"]) for one in found],
-            [100 * (one["hi"] - one["value"]) for one in found],
-        ]
         few = "" if row["n"] == rows[0]["n"] else f" (n = {row['n']:,})"
-        ax.errorbar(at, values, yerr=bars, label=row["name"] + few, color=COLOURS[n % len(COLOURS)], marker="o",
+        ax.errorbar(at, values, yerr=_bars(found), label=row["name"] + few, color=COLOURS[n % len(COLOURS)], marker="o",
                     markersize=3.5, linewidth=1.2, capsize=2)  # fmt: skip
     ax.set_xticks(range(len(KS)), [str(k) for k in KS])
     ax.set_xlabel("k")
@@ -78,10 +74,23 @@ def _recall(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _bands(ax: Axes, bands: Sequence[Mapping[str, Any]], what: str) -> None:
     held = [band for band in bands if band["n"]]
-    ax.bar(range(len(held)), [100 * band["value"] for band in held], color=COLOURS[0], width=0.6)
+    names = list(held[0]["rows"])
+    wide = 0.8 / len(names)
+    for n, name in enumerate(names):
+        found = [band["rows"][name] for band in held]
+        at = [place + wide * (n - (len(names) - 1) / 2) for place in range(len(held))]
+        ax.bar(at, [100 * one["value"] for one in found], yerr=_bars(found), label=name, width=wide,
+               color=COLOURS[n % len(COLOURS)], error_kw={"linewidth": 0.7, "ecolor": "#555555"})  # fmt: skip
     ax.set_xticks(range(len(held)), [f"{band['band']}\nn = {band['n']:,}" for band in held])
     ax.set_xlabel(what)
     ax.set_ylabel("recall@10, %")
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False, fontsize=8)
+
+
+def _bars(found: Sequence[Mapping[str, float]]) -> list[list[float]]:
+    """How far the interval reaches below and above each value, in percent."""
+    return [[100 * (one["value"] - one["lo"]) for one in found], [100 * (one["hi"] - one["value"]) for one in found]]
 
 
 def _calibration(ax: Axes, bins: Sequence[Mapping[str, Any]]) -> None:

@@ -6,11 +6,12 @@ Equal runs give equal bytes. Knows nothing of how scores come about.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gcrs.toolkit.errors import DataError
+from gcrs.toolkit.errors import DataError, UsageError
 from gcrs.toolkit.eval.metrics import Resampling
 from gcrs.toolkit.eval.significance import paired
 from gcrs.toolkit.eval.table import COMPARED, values_of
@@ -18,6 +19,14 @@ from gcrs.toolkit.files import atomic_write, read_json
 
 REPORT, CASES, PAGE = "report.json", "cases.jsonl", "page.html"
 AGAIN = "Make it with: gcrs eval … --report DIR"
+SAME = (
+    "gcrs",
+    "base",
+    "precision",
+    "popularity",
+    "prompt_budget",
+)  # with the settings: what moves rows, and should not
+REPLIES = ("replies", "seeds", "limit")  # settings that move no rank of the same cases
 
 
 def write_report(directory: Path, report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], page: str) -> None:
@@ -29,6 +38,17 @@ def write_report(directory: Path, report: Mapping[str, Any], lines: Sequence[Map
         handle.write(page)
     with atomic_write(directory / REPORT) as handle:
         handle.write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+
+
+def check_place(directory: Path) -> None:
+    """Raise UsageError where no report can be written, before anything slow."""
+    above = directory
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir():
+        raise UsageError(f"--report {directory}: {above} is no directory.", hint="Give a directory; it is made.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(f"--report {directory}: {above} cannot be written.", hint="Give another directory.")
 
 
 def check_comparable(run: Path) -> dict[str, Any]:
@@ -61,7 +81,8 @@ def compare(report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], run: 
     other = check_comparable(run)
     check_same_cases(report["cases"], other, run)
     theirs = ranks_of_cases(run, lines)
-    out: dict[str, Any] = {"bundle": other["bundle"], "settings": other["settings"], "protocols": {}}
+    out: dict[str, Any] = {"bundle": other["bundle"], "settings": other["settings"]}
+    out |= {"differs": _differs(report, other), "protocols": {}}
     for protocol in report["protocols"]:
         held = [(a, b) for a, b in zip(lines, theirs, strict=True) if protocol in a["ranks"] and protocol in b["ranks"]]
         rows = []
@@ -82,6 +103,22 @@ def compare(report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], run: 
             rows.append(row)
         out["protocols"][protocol] = rows
     return out
+
+
+def _differs(mine: Mapping[str, Any], other: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What besides the bundle is not the same in two runs and may move their rows: `what`, `this`, `other`."""
+    held = [({name: one.get(name) for name in SAME} | one["settings"] | _named(one["data"])) for one in (mine, other)]
+    names = [name for name in dict.fromkeys([*held[0], *held[1]]) if name not in REPLIES]
+    return [
+        {"what": name, "this": held[0].get(name), "other": held[1].get(name)}
+        for name in names
+        if held[0].get(name) != held[1].get(name)
+    ]
+
+
+def _named(data: Mapping[str, str]) -> dict[str, str]:
+    """The training files by name, each with the beginning of its hash; the evaluated file is `cases`."""
+    return {f"training file {name.removeprefix('train/')}": sha[:12] for name, sha in list(data.items())[1:]}
 
 
 def ranks_of_cases(run: Path, same_as: Sequence[Mapping[str, Any]] | None = None) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ Knows nothing of models or metrics.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -108,23 +108,49 @@ def read_split(path: Path, catalog: Catalog, *, limit: int | None = None, skip_u
     return split
 
 
-def check_unseen(split: Split, training: dict[str, Any], train: Sequence[Path], trained: Sequence[Dialogue]) -> None:
-    """Raise DataError when the bundle was trained on this file, or a training dialogue stands in it.
+@dataclass(frozen=True)
+class Overlap:
+    """What of a split training has seen, as far as is known.
 
-    `training` is the bundle's record of its training; `trained` are the dialogues of the files `train`.
+    `file` is the training file with these very bytes, "" for none; `of_bundle` whether the bundle's own record names
+    it; `dialogues` are the ids that stand word for word in the `--train` files, None where there were none to look at.
     """
-    hashes = set(dict(training.get("data") or {}).values())
-    if split.sha256 in hashes or any(sha256_file(path) == split.sha256 for path in train):
+
+    file: str = ""
+    of_bundle: bool = False
+    dialogues: tuple[str, ...] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.file or self.dialogues)
+
+    def to_json(self) -> dict[str, Any]:
+        """`file` (null: none), whether it is the bundle's, and how many dialogues (null: not looked at)."""
+        count = None if self.dialogues is None else len(self.dialogues)
+        return {"file": self.file or None, "file_of_bundle": self.of_bundle, "dialogues": count}
+
+
+def overlap(split: Split, training: Mapping[str, Any], train: Sequence[Path], trained: Sequence[Dialogue]) -> Overlap:
+    """`training` is the bundle's record of its training; `trained` are the dialogues of the files `train`."""
+    theirs = {sha: name for key in ("data_before", "data") for name, sha in dict(training.get(key) or {}).items()}
+    given = {sha256_file(path): path.name for path in train}
+    seen = {fingerprint(dialogue) for dialogue in trained}
+    both = tuple(dialogue.id for dialogue in split.raw if fingerprint(dialogue) in seen) if train else None
+    return Overlap((theirs | given).get(split.sha256, ""), split.sha256 in theirs, both)
+
+
+def check_unseen(split: Split, found: Overlap) -> None:
+    """Raise DataError where training has seen this file, or dialogues in it."""
+    if found.file:
+        whose = "training data of this bundle" if found.of_bundle else f"the --train file {found.file}"
         raise DataError(
-            f"{split.path} is training data of this bundle: its scores would say nothing.",
+            f"{split.path} is {whose}: its scores would say nothing.",
             hint="Evaluate other dialogues, or pass --force.",
         )
-    seen = {fingerprint(dialogue) for dialogue in trained}
-    both = [dialogue.id for dialogue in split.raw if fingerprint(dialogue) in seen]
-    if both:
+    if found.dialogues:
+        stand = "stands" if len(found.dialogues) == 1 else "stand"
         raise DataError(
-            f"{len(both):,} of the {len(split.raw):,} dialogues of {split.path} are training dialogues as well, "
-            f"such as {both[0]!r}.",
+            f"{len(found.dialogues):,} of the {len(split.raw):,} dialogues of {split.path} {stand} in the --train "
+            f"files as well, such as {found.dialogues[0]!r}.",
             hint="Take them out, or pass --force.",
         )
 

@@ -6,10 +6,12 @@ Pure functions over rankings, probabilities and semantic IDs. Knows nothing of m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from gcrs.toolkit.eval.metrics import Resampling
 
 BANDS = ((0, 0, "0"), (1, 9, "1-9"), (10, 49, "10-49"), (50, 199, "50-199"), (200, None, "200+"))
 NAMED = ((0, 0, "0"), (1, 1, "1"), (2, 2, "2"), (3, 4, "3-4"), (5, None, "5+"))
@@ -34,6 +36,15 @@ def gini(counts: Sequence[int], items: int) -> float:
     return float((2 * places - items - 1) @ ascending / (items * total))
 
 
+def breadth(rankings: Sequence[Sequence[str]], items: int) -> dict[str, float]:
+    """Coverage and Gini of the first 1, 10 and 50 items of all rankings."""
+    out: dict[str, float] = {}
+    for k in (1, 10, 50):
+        best = [ranking[:k] for ranking in rankings]
+        out |= {f"coverage@{k}": coverage(best, items), f"gini@{k}": gini(recommended_counts(best), items)}
+    return out
+
+
 def recommended_counts(rankings: Iterable[Sequence[str]]) -> list[int]:
     """How often each item that is recommended at all is, in the order of first appearance."""
     return list(Counter(item for ranking in rankings for item in ranking).values())
@@ -44,13 +55,20 @@ def band_of(value: int, bands: Bands) -> str:
     return next(name for low, high, name in bands if value >= low and (high is None or value <= high))
 
 
-def by_band(values: np.ndarray, counts: Sequence[int], bands: Bands) -> list[dict[str, Any]]:
-    """The mean of `values`, one a case, in each band of the cases' counts, with how many cases that is."""
+def by_band(
+    rows: Mapping[str, np.ndarray], counts: Sequence[int], bands: Bands, groups: Sequence[str], *, seed: int = 0
+) -> list[dict[str, Any]]:
+    """The mean of each row's values, one a case, in each band of the cases' counts, with its interval over `groups`.
+
+    `n` says how many cases a band has; null where there are none.
+    """
     names = [band_of(count, bands) for count in counts]
     out = []
     for _, _, name in bands:
-        held = [value for value, own in zip(values.tolist(), names, strict=True) if own == name]
-        out.append({"band": name, "n": len(held), "value": float(np.mean(held)) if held else None})
+        held = [n for n, own in enumerate(names) if own == name]
+        drawn = Resampling([groups[n] for n in held], seed=seed)
+        found = {row: drawn.estimate(values[held]).to_json() for row, values in rows.items()}
+        out.append({"band": name, "n": len(held), "rows": found})
     return out
 
 

@@ -28,7 +28,7 @@ def tokens_of(text: str) -> list[str]:
 
 
 def bleu(said: Sequence[str], gold: Sequence[str]) -> dict[str, Any]:
-    """Corpus BLEU of masked replies against one gold reply each, 0..100, with SacreBLEU's signature.
+    """Corpus BLEU of masked replies in lower case against one gold reply each, 0..100, with SacreBLEU's signature.
 
     GcrsError without the package sacrebleu.
     """
@@ -36,7 +36,7 @@ def bleu(said: Sequence[str], gold: Sequence[str]) -> dict[str, Any]:
         from sacrebleu.metrics.bleu import BLEU
     except ModuleNotFoundError as error:
         raise GcrsError("BLEU needs the package sacrebleu.", hint="pip install 'gcrs[eval]'") from error
-    metric = BLEU()
+    metric = BLEU(lowercase=True)
     ours, theirs = ([" ".join(text.replace(SPAN, _ONE_TOKEN).split()) for text in texts] for texts in (said, gold))
     score = metric.corpus_score(ours, [theirs])
     return {"value": float(score.score), "signature": str(metric.get_signature())}

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 SHOWN = ("recall@1", "recall@5", "recall@10", "recall@50", "ndcg@10", "mrr@10")
+COMPARED = ("recall@1", "recall@10", "recall@50")
 SHORT = {"recall": "R", "ndcg": "N", "mrr": "M"}
-WIDE = 21
 
 
 def lines_of(report: Mapping[str, Any]) -> Iterator[str]:
@@ -46,8 +46,16 @@ def short(metric: str) -> str:
 
 
 def _head(report: Mapping[str, Any]) -> Iterator[str]:
-    protocol, mode = report["protocol"], report["mode"]
-    yield f"bundle {report['bundle'][:12]} on {next(iter(report['data']))}: {report['dialogues']:,} dialogues"
+    protocol, mode, settings = report["protocol"], report["mode"], report["settings"]
+    (name, sha), *training = report["data"].items()
+    yield f"bundle {report['bundle'][:12]} on {name} (SHA-256 {sha[:12]}): {report['dialogues']:,} dialogues"
+    yield (
+        f"model in {report['precision']} on {settings['device']}, {settings['beams']} beams or more, seed "
+        f"{settings['seed']}, prompts of {report['prompt_budget']:,} tokens at most, gcrs {report['gcrs']}"
+    )
+    files = ", ".join(f"{name.removeprefix('train/')} (SHA-256 {sha[:12]})" for name, sha in training)
+    yield f"popularity, and which items are cold: {report['popularity']}{f': {files}' if files else ''}"
+    yield _seen(report["overlap"], report["dialogues"])
     yield f"protocol {protocol}: {report['protocols'][protocol]['what']}; {report['unit']}; {report['turns']}"
     yield f"mode {mode}: {report['modes'][mode]}"
     yield f"candidates: {report['candidates']:,} items ({report['items']}); {report['replies']:,} replies with items"
@@ -60,16 +68,25 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Iterator[str]:
-    width = max(12, *(len(row["name"]) + 2 for row in rows))
-    yield " " * width + "".join(f"{short(metric):>{WIDE}}" for metric in SHOWN)
-    for row in rows:
-        cells = (percent(row[metric]) if metric in row else "-" for metric in SHOWN)
-        few = "" if row["n"] == report["n"] else f"   (n = {row['n']:,})"
-        yield f"{row['name']:<{width}}" + "".join(f"{cell:>{WIDE}}" for cell in cells) + few
+    cells = [[short(metric) for metric in SHOWN]]
+    cells += [[percent(row[metric]) if metric in row else "-" for metric in SHOWN] for row in rows]
+    few = ["", *("" if row["n"] == report["n"] else f"   (n = {row['n']:,})" for row in rows)]
+    lines = columns(["", *(row["name"] for row in rows)], cells)
+    yield from (line + more for line, more in zip(lines, few, strict=True))
     for row in rows:
         if gap := row.get("difference", {}).get("recall@10"):
             n = "" if row["n"] == report["n"] else f", n = {row['n']:,}"
             yield f"{row['name']} less {row['against']}, R@10: {difference(gap)}{n}"
+
+
+def columns(names: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: names to the left, cells to the right, each column as wide as it needs."""
+    first = max(map(len, names)) + 2
+    widths = [max(map(len, column)) + 3 for column in zip(*cells, strict=True)]
+    return [
+        f"{name:<{first}}" + "".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
+        for name, row in zip(names, cells, strict=True)
+    ]
 
 
 def difference(found: Mapping[str, float]) -> str:
@@ -87,7 +104,7 @@ def _intent(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _target(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
-    yield f"target step, repeats counted (n = {found['n']:,} replies)"
+    yield f"target step, forced, repeats counted (n = {found['n']:,} replies)"
     yield f"  precision (the best item is one of the reply's): {percent(found['precision'])}"
     places = ", ".join(f"{level} {count:,}" for level, count in found["leaves_gold_at"].items())
     yield f"  level at which it leaves the gold ID: {places}"
@@ -124,7 +141,7 @@ def _written(found: Mapping[str, Any]) -> Iterator[str]:
         f"  not empty {found['non_empty']:,}, equal to another {found['repeat_another']:,} (but for items "
         f"{found['repeat_another_but_for_items']:,}), {found['mean_tokens']:.1f} tokens each"
     )
-    yield f"  SacreBLEU {found['bleu']['value']:.2f}, lower case, a span one token ({found['bleu']['signature']})"
+    yield f"  SacreBLEU {found['bleu']['value']:.2f}, an item span one token ({found['bleu']['signature']})"
     for way, per in (("distinct_per_ngram", "n-gram"), ("distinct_per_reply", "reply")):
         yield f"  Distinct-1..4 per {per}: {', '.join(f'{value:.3f}' for value in found[way].values())}"
     claims = found["claims"]
@@ -148,25 +165,46 @@ def _promises(found: Mapping[str, int]) -> Iterator[str]:
 
 def _spread(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
-    yield f"spread (n = {found['n']:,} rankings over {found['items']:,} items)"
-    for k in (1, 10, 50):
-        yield f"  coverage@{k} {100 * found[f'coverage@{k}']:.2f}, Gini@{k} {found[f'gini@{k}']:.3f}"
+    yield (
+        f"spread, protocol {found['protocol']}, {found['mode']}, whatever is printed above "
+        f"(n = {found['n']:,} rankings over {found['items']:,} items; percent, Gini 0..1)"
+    )
+    names = list(found["rows"])
+    heads = [f"{what}@{k}" for k in (1, 10, 50) for what in ("coverage", "Gini")]
+    cells = [
+        [said for k in (1, 10, 50) for said in (f"{100 * row[f'coverage@{k}']:.2f}", f"{row[f'gini@{k}']:.3f}")]
+        for row in found["rows"].values()
+    ]
+    yield from ("  " + line for line in columns(["", *names], [heads, *cells]))
     for name, what in (("popularity", "training mentions of the gold item"), ("items_named", "items named before")):
-        bands = (
-            f"{band['band']}: {100 * band['value']:.1f} (n = {band['n']:,})"
-            for band in found[f"recall@10_by_{name}"]
-            if band["n"]
-        )
-        yield f"  R@10 by {what}: {'; '.join(bands)}"
+        held = [band for band in found[f"recall@10_by_{name}"] if band["n"]]
+        yield f"  R@10 by {what}"
+        rows = [[f"{band['n']:,}", *(percent(one) for one in band["rows"].values())] for band in held]
+        lines = columns(["", *(band["band"] for band in held)], [["n", *held[0]["rows"]], *rows])
+        yield from ("    " + line for line in lines)
+
+
+def _seen(found: Mapping[str, Any], dialogues: int) -> str:
+    """What training has seen of the dialogues, in a sentence that stands by every score."""
+    if found["file"]:
+        whose = "training data of this bundle" if found["file_of_bundle"] else f"the --train file {found['file']}"
+        return f"FORCED: this file is {whose}, the scores say nothing about other dialogues"
+    if found["dialogues"]:
+        return f"FORCED: {found['dialogues']:,} of the {dialogues:,} dialogues stand in the --train files as well"
+    if found["dialogues"] is None:
+        return "overlap with training: none by the file's hash; its dialogues were not compared (--train FILE does)"
+    return "overlap with training: none, by the file's hash and by each dialogue of the --train files"
 
 
 def _compare(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
-    yield f"this run less that of bundle {found['bundle'][:12]}, same cases"
+    yield f"this run less that of bundle {found['bundle'][:12]}, same cases (other rows and metrics: --json)"
+    for one in found["differs"]:
+        yield f"  not the same in both: {one['what']}, {one['this']} here, {one['other']} there"
     for protocol, rows in found["protocols"].items():
         for row in rows:
             if row["name"].startswith("model"):
-                for metric in ("recall@1", "recall@10"):
+                for metric in COMPARED:
                     yield (
                         f"  {protocol}, {row['name']}, {short(metric)} (n = {row['n']:,}): "
                         f"{difference(row[metric]['difference'])}"

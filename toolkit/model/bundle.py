@@ -302,14 +302,16 @@ def load_engine(
 ) -> Engine:
     """A ready engine over a bundle. `dtype` is auto (bf16 where the device is fast at it), bf16 or fp32.
 
-    `cache_bytes` bounds the keys and values kept between calls; None: the engine's default.
+    `cache_bytes` bounds the keys and values kept between calls; None: the engine's default. UsageError for a device
+    that is not here.
     """
     import torch
 
     from gcrs.toolkit.model.cache import LIMIT
-    from gcrs.toolkit.model.device import pick_dtype
+    from gcrs.toolkit.model.device import check_device, pick_dtype
     from gcrs.toolkit.model.engine import Engine
 
+    check_device(device)
     chosen = {"bf16": torch.bfloat16, "fp32": torch.float32}.get(dtype) or pick_dtype(device)
     model = load_merged(bundle, chosen, progress).to(device)  # type: ignore[arg-type]
     return Engine(model, bundle.tokens, bundle.book, cache_bytes=LIMIT if cache_bytes is None else cache_bytes)

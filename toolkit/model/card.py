@@ -175,6 +175,8 @@ def _data(base: str, training: Mapping[str, Any]) -> Iterator[str]:
     yield f"- base model: `{base}`{where}, licence: {terms}; it is not in this bundle"
     for name, digest in training.get("data", {}).items():
         yield f"- learnt from `{name}`, SHA-256 `{digest}`"
+    for name, digest in (training.get("data_before") or {}).items():
+        yield f"- what it was started from learnt from `{name}`, SHA-256 `{digest}`"
     if made := (training.get("counts") or {}).get("dialogues made"):
         yield f"- learnt from {made:,} dialogues made from the catalogue itself"
     if training.get("warm_start"):

@@ -1,4 +1,4 @@
-"""Which number format a device computes decoding in. Knows nothing of models."""
+"""Which device computes, and in which number format it decodes. Knows nothing of models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from gcrs.toolkit.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+
+def check_device(device: str) -> None:
+    """Raise UsageError where torch has no such device: later it would fail without a word that helps."""
+    import torch
+
+    try:
+        asked = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"device is {device!r}, expected cpu, cuda, cuda:N or mps.") from None
+    if asked.type == "cuda" and (asked.index or 0) >= (have := torch.cuda.device_count()):
+        found = f"{have} GPUs" if have else "no GPU"
+        raise UsageError(f"device is {device}, but torch finds {found} here.", hint="Pass --device cpu.")
 
 
 def pick_dtype(device: str, wanted: str = "auto") -> torch.dtype:

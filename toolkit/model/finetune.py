@@ -285,6 +285,7 @@ def finetune(
             "steps": state.step, "tokens": state.tokens, "minutes": round(state.elapsed / 60, 2),
             "decay_start": state.decay_start, "validation": state.log, "best": state.best,
             "validated_on": data.valid_kind, "popularity": data.baseline, "warm_start": warm.hash if warm else None,
+            "data_before": warm.data if warm else {},
             "forecast": expected, "measured": measured(), **drawn(),
         }  # fmt: skip
         tensors = {

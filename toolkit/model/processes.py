@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gcrs.toolkit.errors import UsageError
+from gcrs.toolkit.model.device import check_device
 
 if TYPE_CHECKING:
     import torch
@@ -25,11 +25,9 @@ def join(device: str) -> Any:
     """
     from datetime import timedelta
 
-    import torch
     from accelerate import PartialState
 
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"device is {device}, but torch finds no GPU here.", hint="Pass --device cpu.")
+    check_device(device)
     return PartialState(cpu=device == "cpu", timeout=timedelta(hours=3))  # the others wait while the first validates
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gcrs.toolkit.errors import DataError, UsageError
+from gcrs.toolkit.files import read_json
 from gcrs.toolkit.model.adapter import PREFIX, ROWS_SUFFIX, AdapterShape, read_adapter
 
 if TYPE_CHECKING:
@@ -47,6 +48,17 @@ class WarmStart:
     def hash(self) -> str:
         """The bundle's hash."""
         return self.bundle.hash
+
+    @property
+    def data(self) -> dict[str, str]:
+        """The files that it, and what it was started from, was trained on, as far as it says: SHA-256 by name."""
+        place = self.bundle.directory / "training.json"
+        record = read_json(place) if place.is_file() else {}
+        out: dict[str, str] = dict(record.get("data_before") or {})
+        for name, sha in dict(record.get("data") or {}).items():
+            if sha not in out.values():
+                out[name if name not in out else f"{name} ({sha[:8]})"] = sha
+        return out
 
     def kept_rows(self, module: str, rows: torch.Tensor, tokens: TokenSpace, book: Codebook) -> torch.Tensor:
         """`rows` (fp32 [new tokens, dim]) of a module with the bundle's rows in place of those of control tokens.
