@@ -80,28 +80,31 @@ def continuations(cache: PrefixCache, prompt: Sequence[int], endings: Sequence[S
     """The mean log-probability of each ending's tokens after the prompt."""
     import torch
 
-    root = cache.read(prompt)[-1:]
+    from gcrs.toolkit.model.along import losses
+
     held = [list(ending) for ending in endings]
+    if not held:
+        return []
+    root = cache.read(prompt)[-1:]
     nodes = [token for ending in held for token in ending[:-1]]
     depths = np.array([depth for ending in held for depth in range(len(ending) - 1)], dtype=np.int64)
-    deepest = max((len(ending) for ending in held), default=1)
+    deepest = max(len(ending) for ending in held)
     ancestors = np.full((len(nodes), max(1, deepest - 1)), -1, dtype=np.int64)
     for node, depth in enumerate(depths):
         ancestors[node, :depth] = np.arange(node - depth, node)
-    columns = np.arange(cache.rows)
-    first = torch.log_softmax(cache.logits(root, columns), dim=-1)[0]
-    scores = [float(first[ending[0]]) for ending in held]
+    hidden = root
     if nodes:
-        hidden = cache.branch(np.asarray(nodes, dtype=np.int64), depths, ancestors)
+        hidden = torch.cat([root, cache.branch(np.asarray(nodes, dtype=np.int64), depths, ancestors)])
         cache.cut(0)
-        at = 0
-        for n, ending in enumerate(held):
-            if len(ending) > 1:
-                rows = torch.log_softmax(cache.logits(hidden[at : at + len(ending) - 1], columns), dim=-1)
-                wanted = torch.tensor(ending[1:], device=rows.device)
-                scores[n] += float(rows.gather(1, wanted[:, None]).double().sum())
-                at += len(ending) - 1
-    return [score / len(ending) for score, ending in zip(scores, held, strict=True)]
+    said, behind = [], []  # each token, and the row of `hidden` that is behind it
+    at = 1
+    for ending in held:
+        said += ending
+        behind += [0, *range(at, at + len(ending) - 1)]
+        at += len(ending) - 1
+    spent = losses(cache, hidden[torch.tensor(behind)], [0, *said], range(1, len(said) + 1))
+    ends = np.cumsum([len(ending) for ending in held])
+    return [-float(part.mean()) for part in np.split(spent, ends[:-1])]
 
 
 def reordered(ranking: Sequence[str], chosen: Sequence[str], scores: Sequence[float]) -> list[str]:
