@@ -88,10 +88,10 @@ def zero_shot_picks(
 ) -> tuple[list[list[str]], int]:
     """The item that another DSPy model recommends to each dialogue, by the same signatures; and how many it failed.
 
-    What it names that the catalogue does not have is no recommendation. The key is $OPENAI_API_KEY, if there is one.
-    MissingModelError when the model does not answer.
+    What it names that the catalogue does not have is no recommendation. The key is $GCRS_API_KEY, else $OPENAI_API_KEY,
+    if there is one. MissingModelError when the model does not answer.
     """
-    key = os.environ.get("OPENAI_API_KEY") or "none"
+    key = os.environ.get("GCRS_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
     lm = dspy.LM(name, api_base=api_base, api_key=key, temperature=0.0, cache=False)
     linker = Linker(bundle.catalog, bundle.popularity)
     program = Recommender(bundle.catalog, bundle.book, bundle.tokens, lm, linker=linker)
@@ -109,6 +109,6 @@ def zero_shot_picks(
         except Exception as error:
             raise MissingModelError(
                 f"The model {name} at {api_base} does not answer ({type(error).__name__}: {str(error)[:120]}).",
-                hint="Check --zero-shot-lm, --api-base and OPENAI_API_KEY.",
+                hint="Check --zero-shot-lm, --api-base and GCRS_API_KEY.",
             ) from error
     return out, failed
