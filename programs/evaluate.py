@@ -216,6 +216,7 @@ def _head(config: EvalConfig, bundle: Bundle, split: Split, seen: Overlap) -> di
         "data": data,
         "rows": [],
         "gcrs": __version__,
+        "versions": _versions(),
         "bundle": bundle.hash,
         "base": str(bundle.manifest["base"]["name"]).rsplit("/", 1)[-1],
         "settings": config.shareable() | {"forced_on_training_data": bool(seen)},
@@ -240,6 +241,19 @@ def _head(config: EvalConfig, bundle: Bundle, split: Split, seen: Overlap) -> di
             "items": list(split.unknown)[:50],
         },
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of the libraries that numbers depend on, as far as they are here."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("torch", "transformers", "numpy", "bm25s", "sacrebleu"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def _lines(ground: Ground, rows: Mapping[str, list[Row]]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from gcrs.toolkit.eval.measured import Measured
 from gcrs.toolkit.eval.metrics import rank_of
 from gcrs.toolkit.eval.one_pass import TurnScore
 from gcrs.toolkit.eval.replies import Written
+from gcrs.toolkit.eval.rows import DEPTH
 from gcrs.toolkit.eval.spread import failing_level
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ def missed_in_full(measured: Measured, book: Codebook, catalog: Catalog) -> list
         out.append(
             _talk(measured, one.dialogue.id, one.turn, catalog)
             | {
-                "gold_items": [(titles[i], _spelled(book.semantic_id(i)), rank_of(i, score.ranking)) for i in gold],
+                "gold_items": [
+                    (titles[i], _spelled(book.semantic_id(i)), rank_of(i, score.ranking[:DEPTH])) for i in gold
+                ],
                 "best": _best(score, catalog),
                 "first": _spelled(book.semantic_id(first)),
                 "leaves_gold_at": chr(ord("a") + level),

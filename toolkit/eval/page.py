@@ -92,7 +92,7 @@ def _example(one: Mapping[str, Any]) -> str:
 
 def _missed(one: Mapping[str, Any]) -> str:
     wanted = "; ".join(
-        f"{escape(title)} <code>{escape(sid)}</code> {f'at rank {rank}' if rank else 'not ranked'}"
+        f"{escape(title)} <code>{escape(sid)}</code> {f'at rank {rank}' if rank else 'not among the first 50'}"
         for title, sid, rank in one["gold_items"]
     )
     return _talk(

@@ -107,13 +107,20 @@ def compare(report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], run: 
 
 def _differs(mine: Mapping[str, Any], other: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What besides the bundle is not the same in two runs and may move their rows: `what`, `this`, `other`."""
-    held = [({name: one.get(name) for name in SAME} | one["settings"] | _named(one["data"])) for one in (mine, other)]
+    held = [
+        ({name: one.get(name) for name in SAME} | one["settings"] | _libraries(one) | _named(one["data"]))
+        for one in (mine, other)
+    ]
     names = [name for name in dict.fromkeys([*held[0], *held[1]]) if name not in REPLIES]
     return [
         {"what": name, "this": held[0].get(name), "other": held[1].get(name)}
         for name in names
         if held[0].get(name) != held[1].get(name)
     ]
+
+
+def _libraries(report: Mapping[str, Any]) -> dict[str, str]:
+    return {f"version of {name}": found for name, found in dict(report.get("versions") or {}).items()}
 
 
 def _named(data: Mapping[str, str]) -> dict[str, str]:

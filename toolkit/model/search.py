@@ -82,42 +82,17 @@ def beam_search_along(
 ) -> list[Hypotheses]:
     """`beam_search` at several places of the sequence that `cache` holds, `beams[n]` wide at place n.
 
-    The better half of the beams goes first; of the rest only those are forwarded that may still have a child among the
-    best: none scores above its parent. Here the time of many tokens counts, not how often the model is called.
-
     `roots` [n, width] are the hidden states behind the output's forced lead, `bases` int64 [n] how many of the ids
     stand before what follows it. The ids stay in the cache, the trees do not.
     """
     lead = _lead(processor, length)
     live = _Beams.begin(lead, len(bases))
     while live.ids.shape[1] < length:
-        better = _ranks(live) < np.asarray(beams)[live.owner] / 2
-        grown = _step(cache, live.part(better), processor, len(lead), roots, bases)
-        rest = _hopeful(live.part(~better), grown, beams)
-        if len(rest.scores):
-            grown = _Beams.join([grown, _step(cache, rest, processor, len(lead), roots, bases)])
+        grown = _step(cache, live, processor, len(lead), roots, bases)
         live = _Beams.join([_cut(grown.part(grown.owner == n), wide) for n, wide in enumerate(beams)])
     cache.cut(0)
     every = [live.part(live.owner == n) for n in range(len(bases))]
     return [Hypotheses(one.ids[order], one.scores[order]) for one in every for order in [_order(one)]]
-
-
-def _ranks(live: _Beams) -> np.ndarray:
-    """Each beam's place among those of its search, 0 the best; equal scores as they stand."""
-    order = np.lexsort((-live.scores, live.owner))
-    begins = np.searchsorted(live.owner[order], live.owner[order])
-    out = np.empty(len(order), dtype=np.int64)
-    out[order] = np.arange(len(order)) - begins
-    return out
-
-
-def _hopeful(rest: _Beams, grown: _Beams, beams: Sequence[int]) -> _Beams:
-    """Those of `rest` that score at least as much as the last of the best `beams[n]` continuations so far."""
-    bounds = np.full(len(beams), -np.inf)
-    for n, wide in enumerate(beams):
-        if len(own := grown.scores[grown.owner == n]) >= wide:
-            bounds[n] = np.partition(own, -wide)[-wide]
-    return rest.part(rest.scores >= bounds[rest.owner])
 
 
 def exhaustive_search(
