@@ -122,7 +122,23 @@ def test_json_and_a_comparison_with_the_same_cases(
             json.loads((reports[0] / "report.json").read_text())["data"]["train.jsonl"][:12],
         ),
     }
+    assert report["compare"]["not_compared"] == {} and set(report["compare"]["protocols"]) == {"all", "new", "cold"}
     assert re.fullmatch(r"\d+ s\n", printed.err)
+
+
+def test_other_cold_items_are_not_compared(
+    toy_bundle: Path, valid: Path, reports: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every = "".join(f"<item:m{n:02}>" for n in range(1, 13))
+    write_dialogues([Dialogue("t", (Turn("user", every), Turn("assistant", "ok")))], tmp_path / "all.jsonl")
+    there = json.loads((reports[0] / "report.json").read_text())["protocols"]["cold"]["n"]
+    assert there > 0  # talks() has items that the toy bundle's training does not mention
+    run = flags(
+        toy_bundle, valid, "--train", str(tmp_path / "all.jsonl"), "--replies", "0", "--compare", str(reports[0])
+    )
+    assert main(run) == 0
+    printed = capsys.readouterr().out
+    assert f"cold: not compared (other cases, 0 here and {there} there" in printed and "  new, model, R@1" in printed
 
 
 def test_another_runs_cases_are_refused(
@@ -209,6 +225,7 @@ def test_bad_input_is_one_sentence(
         (flags(toy_bundle, tmp_path / "missing.jsonl"), 3, "does not exist"),
         (flags(toy_bundle, valid, "--baselines", "co-mention"), 2, "--train FILE"),
         (flags(toy_bundle, valid, "--baselines", "mystery"), 2, "no baseline 'mystery'"),
+        (flags(toy_bundle, valid, "--baselines", "zero-shot"), 2, "--zero-shot-lm NAME"),
         (flags(toy_bundle, valid, "--api-base", "http://localhost:1"), 2, "--zero-shot-lm"),
         (flags(toy_bundle, valid, "--limit", "0"), 2, "--limit is 0"),
         (flags(toy_bundle, valid, "--device", "cuda:99"), 2, "but torch finds"),

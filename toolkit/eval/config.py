@@ -99,6 +99,8 @@ def baseline_names(text: str, *, has_training: bool) -> tuple[tuple[str, ...], l
         return tuple(name for name in BASELINES if has_training or name != "co-mention"), left_out
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
+        if name == ZERO_SHOT:
+            raise UsageError("The row zero-shot needs a model.", hint="Pass --zero-shot-lm NAME and --api-base URL.")
         if name not in BASELINES:
             raise UsageError(f"There is no baseline {name!r}.", hint=f"Known: all, none, {', '.join(BASELINES)}.")
     return tuple(name for name in BASELINES if name in names), []

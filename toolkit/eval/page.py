@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from gcrs.toolkit.eval.plots import plots
-from gcrs.toolkit.eval.text_report import SHOWN, lines_of, percent, short
+from gcrs.toolkit.eval.text_report import COMPARED, SHOWN, difference, lines_of, percent, short
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2329; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
@@ -63,7 +63,7 @@ def _tables(report: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"<p>{escape(report['unit'])}; {escape(report['turns'])}; rows in mode {mode}, the model's in the other one "
         f"below it ({escape(modes)}; other rows are the same in both); {report['candidates']:,} candidates; percent, "
-        f"intervals: {escape(report['intervals'])}.</p>"
+        f"differences in points, intervals: {escape(report['intervals'])}.</p>"
     )
     for protocol, held in report["protocols"].items():
         yield f"<p><b>{protocol}</b>: {escape(held['what'])}; n = {held['n']:,} cases</p>"
@@ -71,16 +71,21 @@ def _tables(report: Mapping[str, Any]) -> Iterator[str]:
         yield from _table([first, held[other][0] | {"name": f"model ({other})", "role": "other"}, *rest])
     for protocol, held in report["original_ids"].items():
         what = "by original ids (merged ids count as different items), forced"
-        yield f"<p><b>{protocol}</b>, {what}; n = {held['n']:,} cases</p>"
+        yield f"<p><b>{protocol}</b>, {what}; {report['original_candidates']:,} candidates; n = {held['n']:,} cases</p>"
         yield from _table(held["forced"])
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield (
-        '<div class="scroll"><table><tr><th></th><th>n</th>' + "".join(f"<th>{short(m)}</th>" for m in SHOWN) + "</tr>"
+        '<div class="scroll"><table><tr><th></th><th>n</th>'
+        + "".join(f"<th>{short(m)}</th>" for m in SHOWN)
+        + "".join(f"<th>less the first row: {short(m)}</th>" for m in COMPARED)
+        + "</tr>"
     )
     for row in rows:
         cells = "".join(f"<td>{percent(row[m]) if m in row else '-'}</td>" for m in SHOWN)
+        gaps = row.get("difference", {})
+        cells += "".join(f"<td>{difference(gaps[m]) if m in gaps else ''}</td>" for m in COMPARED)
         name = f'<td title="{escape(row["about"], quote=True)}">{escape(row["name"])}</td>'
         yield f'<tr class="{row["role"]}">{name}<td>{row["n"]:,}</td>{cells}</tr>'
     yield "</table></div>"

@@ -75,18 +75,23 @@ def check_same_cases(mine: str, other: Mapping[str, Any], run: Path) -> None:
 def compare(report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], run: Path, *, seed: int) -> dict[str, Any]:
     """This run less another one on the same cases, for every row that both have, under every protocol.
 
-    `model (free)` is the model's row in free mode. DataError when the other run's cases cannot be read or are not the
+    `model (free)` is the model's row in free mode. A protocol whose cases are not the same stands in `not_compared`,
+    with the reason. DataError when the other run's cases cannot be read or are not the
     same.
     """
     other = check_comparable(run)
     check_same_cases(report["cases"], other, run)
     theirs = ranks_of_cases(run, lines)
     out: dict[str, Any] = {"bundle": other["bundle"], "settings": other["settings"]}
-    out |= {"differs": _differs(report, other), "protocols": {}}
+    out |= {"differs": _differs(report, other), "not_compared": {}, "protocols": {}}
     for protocol in report["protocols"]:
-        held = [(a, b) for a, b in zip(lines, theirs, strict=True) if protocol in a["ranks"] and protocol in b["ranks"]]
+        both_ways = [(protocol in a["ranks"], protocol in b["ranks"]) for a, b in zip(lines, theirs, strict=True)]
+        if why := _not_comparable(both_ways):  # which items are cold depends on what training mentions
+            out["not_compared"][protocol] = why
+            continue
+        held = [(a, b) for a, b in zip(lines, theirs, strict=True) if protocol in a["ranks"]]
         rows = []
-        for name in held[0][0]["ranks"][protocol] if held else ():
+        for name in held[0][0]["ranks"][protocol]:
             both = [
                 (a["ranks"][protocol][name], b["ranks"][protocol].get(name), a["dialogue"])
                 for a, b in held
@@ -103,6 +108,15 @@ def compare(report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], run: 
             rows.append(row)
         out["protocols"][protocol] = rows
     return out
+
+
+def _not_comparable(counts: Sequence[tuple[bool, bool]]) -> str:
+    """Why a protocol cannot be compared, "" where it can; for each case, whether it counts here and there."""
+    mine, theirs = (sum(one[n] for one in counts) for n in (0, 1))
+    if not mine and not theirs:
+        return "no cases"
+    same = all(here == there for here, there in counts)
+    return "" if same else f"other cases, {mine:,} here and {theirs:,} there: count both on the same --train files"
 
 
 def _differs(mine: Mapping[str, Any], other: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -73,10 +73,28 @@ def _table(rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Iter
     few = ["", *("" if row["n"] == report["n"] else f"   (n = {row['n']:,})" for row in rows)]
     lines = columns(["", *(row["name"] for row in rows)], cells)
     yield from (line + more for line, more in zip(lines, few, strict=True))
-    for row in rows:
-        if gap := row.get("difference", {}).get("recall@10"):
-            n = "" if row["n"] == report["n"] else f", n = {row['n']:,}"
-            yield f"{row['name']} less {row['against']}, R@10: {difference(gap)}{n}"
+    others = [row for row in rows if "difference" in row]
+    if others:
+        cells = [[short(metric) for metric in COMPARED]]
+        cells += [
+            [difference(row["difference"][metric]) if metric in row["difference"] else "-" for metric in COMPARED]
+            for row in others
+        ]
+        yield ""
+        yield from columns([f"less {others[0]['against']}, points", *(row["name"] for row in others)], cells)
+    yield ""
+    yield from _original(report)
+
+
+def _original(report: Mapping[str, Any]) -> Iterator[str]:
+    """The model by the data's own ids, of which several may be one item."""
+    for protocol, held in report["original_ids"].items():
+        row = held["forced"][0]
+        shown = "; ".join(f"{short(metric)} {percent(row[metric])}" for metric in COMPARED)
+        yield (
+            f"by original ids ({report['original_candidates']:,} candidates), {protocol}, forced, {row['name']}: "
+            f"{shown} (n = {held['n']:,})"
+        )
 
 
 def columns(names: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
@@ -108,7 +126,8 @@ def _target(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"  precision (the best item is one of the reply's): {percent(found['precision'])}"
     places = ", ".join(f"{level} {count:,}" for level, count in found["leaves_gold_at"].items())
     yield f"  level at which it leaves the gold ID: {places}"
-    yield f"  calibration error of its probability: {100 * found['calibration']['error']:.2f}"
+    error = 100 * found["calibration"]["error"]
+    yield f"  calibration error of its probability: {error:.2f} points (n = {found['n']:,})"
 
 
 def _likelihood(found: Mapping[str, Any]) -> Iterator[str]:
@@ -200,7 +219,10 @@ def _compare(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"this run less that of bundle {found['bundle'][:12]}, same cases (other rows and metrics: --json)"
     for one in found["differs"]:
-        yield f"  not the same in both: {one['what']}, {one['this']} here, {one['other']} there"
+        here, there = ("none" if one[key] is None else one[key] for key in ("this", "other"))
+        yield f"  not the same in both: {one['what']}, {here} here, {there} there"
+    for protocol, why in found["not_compared"].items():
+        yield f"  {protocol}: not compared ({why})"
     for protocol, rows in found["protocols"].items():
         for row in rows:
             if row["name"].startswith("model"):
