@@ -15,7 +15,7 @@ from gcrs.toolkit.errors import DataError
 from gcrs.toolkit.eval.cases import candidates, cases, contexts, spread_out, under
 from gcrs.toolkit.eval.one_pass import score_dialogue
 from gcrs.toolkit.eval.rows import Ground
-from gcrs.toolkit.eval.split import check_unseen, fingerprint, read_split
+from gcrs.toolkit.eval.split import check_unseen, fingerprint, overlap, read_split
 from toys import toy_dialogues, toy_engine
 
 TALK = Dialogue(
@@ -77,11 +77,15 @@ def test_a_split_without_cases_or_that_was_trained_on_is_refused(tmp_path: Path)
         read_split(path, catalog())
     write_dialogues([TALK, Dialogue("e", TALK.turns[:2])], path)
     split = read_split(path, catalog())
-    check_unseen(split, {"data": {"t.jsonl": "0" * 64}}, [], [Dialogue("other", TALK.turns[:1])])
-    with pytest.raises(DataError, match="is training data of this bundle"):
-        check_unseen(split, {"data": {"t.jsonl": split.sha256}}, [], [])
+    found = overlap(split, {"data": {"t.jsonl": "0" * 64}}, [], [Dialogue("other", TALK.turns[:1])])
+    check_unseen(split, found)
+    assert not found and found.to_json() == {"file": None, "file_of_bundle": False, "dialogues": 0}
+    for key in ("data", "data_before"):  # what it was trained on, and what it was started from
+        with pytest.raises(DataError, match="is training data of this bundle"):
+            check_unseen(split, overlap(split, {key: {"t.jsonl": split.sha256}}, [], []))
     with pytest.raises(DataError, match=r"1 of the 2 dialogues .* such as 'd'"):
-        check_unseen(split, {}, [], [Dialogue("other", TALK.turns)])
+        check_unseen(split, overlap(split, {}, [], [Dialogue("other", TALK.turns)]))
+    assert overlap(split, {}, [], []).dialogues is None  # nothing to compare with
     assert fingerprint(TALK) == fingerprint(Dialogue("x", TALK.turns)) != fingerprint(TALK[:2])
 
 

@@ -320,6 +320,8 @@ def test_a_catalogue_alone_is_taught_from_another_bundle(parts: dict[str, Any], 
     assert report["counts"]["dialogues made"] == 60 and report["counts"]["dialogues read"] == 0
     assert report["validated_on"].startswith("held-out requests") and "recall@10" in report["validation"][-1]
     training = json.loads((cfg.out / "training.json").read_text())
+    first = json.loads((finished / "training.json").read_text(encoding="utf-8"))["data"]
+    assert first and training["data_before"] == first and not training["data"]
     assert training["warm_start"] == Bundle.load(finished).hash and training["config"]["noun"] == "film"
     shape = json.loads((cfg.out / "adapter_config.json").read_text())
     assert (shape["r"], shape["lora_alpha"]) == (4, 8), "the adapter goes on in its own shape"

@@ -134,7 +134,7 @@ def overlap(split: Split, training: Mapping[str, Any], train: Sequence[Path], tr
     theirs = {sha: name for key in ("data_before", "data") for name, sha in dict(training.get(key) or {}).items()}
     given = {sha256_file(path): path.name for path in train}
     seen = {fingerprint(dialogue) for dialogue in trained}
-    both = tuple(dialogue.id for dialogue in split.raw if fingerprint(dialogue) in seen) if train else None
+    both = tuple(dialogue.id for dialogue in split.raw if fingerprint(dialogue) in seen) if train or seen else None
     return Overlap((theirs | given).get(split.sha256, ""), split.sha256 in theirs, both)
 
 
