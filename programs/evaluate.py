@@ -24,12 +24,12 @@ from gcrs.toolkit.eval.promises import broken, promised
 from gcrs.toolkit.eval.replies import measure
 from gcrs.toolkit.eval.report import check_comparable, check_same_cases
 from gcrs.toolkit.eval.report import compare as compared
-from gcrs.toolkit.eval.rows import Ground
+from gcrs.toolkit.eval.rows import Ground, Rankings
 from gcrs.toolkit.eval.split import Overlap, Split, check_unseen, overlap, read_split
 from gcrs.toolkit.eval.table import Row, table
 from gcrs.toolkit.eval.text_metrics import masked, tokens_of
 from gcrs.toolkit.eval.workers import Workers, usual_workers, workers
-from gcrs.toolkit.files import read_json, sha256_file
+from gcrs.toolkit.files import sha256_file
 
 if TYPE_CHECKING:
     import torch
@@ -60,9 +60,10 @@ def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: P
     """Carry out an evaluation; `compare` is another run's report, whose cases must be the same.
 
     Raises DataError for broken files, an empty split or one that the bundle was trained on, and for a run that cannot
-    be compared; MissingModelError for missing weights.
+    be compared; UsageError for a device that is not here; MissingModelError for missing weights.
     """
     from gcrs.toolkit.model.bundle import Bundle
+    from gcrs.toolkit.model.device import check_device
 
     other = None if compare is None else check_comparable(compare)
     bundle = Bundle.load(config.bundle)
@@ -74,10 +75,10 @@ def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: P
     raw = [dialogue for path in config.train for dialogue in read_dialogues(path)]
     if compare is not None and other is not None:
         check_same_cases(split.cases_hash(item.id for item in bundle.catalog), other, compare)
-    record = bundle.directory / "training.json"
-    seen = overlap(split, read_json(record) if record.is_file() else {}, config.train, raw)
+    seen = overlap(split, bundle.training, config.train, raw)
     if not config.force:
         check_unseen(split, seen)
+    check_device(config.device)  # an engine does so too, but after the rows that are ranked before it
     trained = [dialogue.map_items(_known(bundle)) for dialogue in raw]
     counts = mention_counts(trained) if trained else bundle.popularity
     ground = Ground(split, counts, _merged_ids(bundle, raw))
@@ -93,10 +94,11 @@ def evaluate(config: EvalConfig, progress: Progress | None = None, *, compare: P
         measured = Measured(ground, _score(config, ground, spec, len(bundle.catalog), crew))
         written = written_replies(config, split, spec, crew)
         few = sampled_rows(config, bundle, ground, rankings.get("dense", []), spec, crew, progress)
-    rows, source_rows = _rows(measured, {name: rankings[name] for name in rankings if name in config.baselines}, few)
+    asked_for = {name: found for name, found in rankings.items() if name in config.baselines}
+    rows, source_rows = _rows(measured, asked_for, few)
     report = _head(config, bundle, split, seen) | _tables(config, ground, rows, source_rows)
-    recommended = {"model": measured.rankings} | {name: rankings[name] for name in rankings if name in config.baselines}
     ranks = {row.name: row.ranks["all"] for row in rows["forced"]}
+    recommended: dict[str, Rankings] = {"model": measured.rankings, **asked_for}
     report |= {
         "intent": measured.intents(config.seed),
         "target": measured.targets(bundle.book, config.seed),

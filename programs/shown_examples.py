@@ -18,6 +18,7 @@ from gcrs.toolkit.eval.one_pass import TurnScore
 from gcrs.toolkit.eval.replies import Written
 from gcrs.toolkit.eval.rows import DEPTH
 from gcrs.toolkit.eval.spread import failing_level
+from gcrs.toolkit.ids.codebook import spell
 
 if TYPE_CHECKING:
     from gcrs.toolkit.catalog.item import Catalog
@@ -35,7 +36,7 @@ def written_in_full(measured: Measured, replies: Sequence[Written], catalog: Cat
         for one, score in zip(measured.ground.split.contexts, measured.of_context, strict=True)
     }
     out = []
-    for reply in _evenly(list(replies)):
+    for reply in _evenly(replies):
         score = scores.get((reply.dialogue, reply.turn))
         said = {"intent": reply.intent, "reply": shown_text(reply.text, catalog)}
         out.append(_talk(measured, reply.dialogue, reply.turn, catalog) | said | {"best": _best(score, catalog)})
@@ -44,7 +45,6 @@ def written_in_full(measured: Measured, replies: Sequence[Written], catalog: Cat
 
 def missed_in_full(measured: Measured, book: Codebook, catalog: Catalog) -> list[dict[str, Any]]:
     """Ten replies whose items the catalogue has and the target step does not put first: where its ID leaves theirs."""
-    titles = {item.id: item.label for item in catalog}
     missed = []
     for one, score in zip(measured.ground.split.contexts, measured.of_context, strict=True):
         gold = [item for item in one.gold if not item.startswith(OUTSIDE)]
@@ -58,10 +58,10 @@ def missed_in_full(measured: Measured, book: Codebook, catalog: Catalog) -> list
             _talk(measured, one.dialogue.id, one.turn, catalog)
             | {
                 "gold_items": [
-                    (titles[i], _spelled(book.semantic_id(i)), rank_of(i, score.ranking[:DEPTH])) for i in gold
+                    (catalog[i].label, spell(book.semantic_id(i)), rank_of(i, score.ranking[:DEPTH])) for i in gold
                 ],
                 "best": _best(score, catalog),
-                "first": _spelled(book.semantic_id(first)),
+                "first": spell(book.semantic_id(first)),
                 "leaves_gold_at": chr(ord("a") + level),
                 "recommend": score.recommend,
             }
@@ -85,7 +85,3 @@ def _best(score: TurnScore | None, catalog: Catalog) -> list[tuple[str, float]]:
         return []
     pairs = zip(score.ranking[:BEST], score.scores[:BEST], strict=True)
     return [(catalog[item].label, math.exp(value)) for item, value in pairs]
-
-
-def _spelled(sid: Sequence[int]) -> str:
-    return "".join(f"<{chr(ord('a') + level)}_{code}>" for level, code in enumerate(sid))

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from gcrs.toolkit.eval.plots import plots
-from gcrs.toolkit.eval.text_report import COMPARED, SHOWN, difference, lines_of, percent, short
+from gcrs.toolkit.eval.text_report import GAPS, SHOWN, difference, lines_of, percent, short
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2329; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
@@ -27,9 +27,7 @@ figure svg { max-width: 100%; height: auto; }
 """
 
 
-def page(
-    report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], missed: Sequence[Mapping[str, Any]] = ()
-) -> str:
+def page(report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], missed: Sequence[Mapping[str, Any]]) -> str:
     """The whole page; equal reports give equal pages."""
     title = f"Evaluation of bundle {report['bundle'][:12]}"
     parts = [
@@ -79,13 +77,13 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield (
         '<div class="scroll"><table><tr><th></th><th>n</th>'
         + "".join(f"<th>{short(m)}</th>" for m in SHOWN)
-        + "".join(f"<th>less the first row: {short(m)}</th>" for m in COMPARED)
+        + "".join(f"<th>less the first row: {short(m)}</th>" for m in GAPS)
         + "</tr>"
     )
     for row in rows:
         cells = "".join(f"<td>{percent(row[m]) if m in row else '-'}</td>" for m in SHOWN)
         gaps = row.get("difference", {})
-        cells += "".join(f"<td>{difference(gaps[m]) if m in gaps else ''}</td>" for m in COMPARED)
+        cells += "".join(f"<td>{difference(gaps[m]) if m in gaps else ''}</td>" for m in GAPS)
         name = f'<td title="{escape(row["about"], quote=True)}">{escape(row["name"])}</td>'
         yield f'<tr class="{row["role"]}">{name}<td>{row["n"]:,}</td>{cells}</tr>'
     yield "</table></div>"

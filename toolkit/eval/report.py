@@ -19,13 +19,7 @@ from gcrs.toolkit.files import atomic_write, read_json
 
 REPORT, CASES, PAGE = "report.json", "cases.jsonl", "page.html"
 AGAIN = "Make it with: gcrs eval … --report DIR"
-SAME = (
-    "gcrs",
-    "base",
-    "precision",
-    "popularity",
-    "prompt_budget",
-)  # with the settings: what moves rows, and should not
+SAME = ("gcrs", "base", "precision", "popularity", "prompt_budget")  # beside the settings, what moves rows
 REPLIES = ("replies", "seeds", "limit")  # settings that move no rank of the same cases
 
 
@@ -76,8 +70,7 @@ def compare(report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], run: 
     """This run less another one on the same cases, for every row that both have, under every protocol.
 
     `model (free)` is the model's row in free mode. A protocol whose cases are not the same stands in `not_compared`,
-    with the reason. DataError when the other run's cases cannot be read or are not the
-    same.
+    with the reason. DataError when the other run's cases cannot be read or are not the same.
     """
     other = check_comparable(run)
     check_same_cases(report["cases"], other, run)
@@ -85,11 +78,13 @@ def compare(report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], run: 
     out: dict[str, Any] = {"bundle": other["bundle"], "settings": other["settings"]}
     out |= {"differs": _differs(report, other), "not_compared": {}, "protocols": {}}
     for protocol in report["protocols"]:
-        both_ways = [(protocol in a["ranks"], protocol in b["ranks"]) for a, b in zip(lines, theirs, strict=True)]
-        if why := _not_comparable(both_ways):  # which items are cold depends on what training mentions
+        here, there = ([n for n, line in enumerate(side) if protocol in line["ranks"]] for side in (lines, theirs))
+        if not here or here != there:  # which items are cold depends on what training mentions
+            numbers = f"{len(here):,} here and {len(there):,} there"
+            why = f"other cases, {numbers}: count both on the same --train files" if here != there else "no cases"
             out["not_compared"][protocol] = why
             continue
-        held = [(a, b) for a, b in zip(lines, theirs, strict=True) if protocol in a["ranks"]]
+        held = [(lines[n], theirs[n]) for n in here]
         rows = []
         for name in held[0][0]["ranks"][protocol]:
             both = [
@@ -108,15 +103,6 @@ def compare(report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], run: 
             rows.append(row)
         out["protocols"][protocol] = rows
     return out
-
-
-def _not_comparable(counts: Sequence[tuple[bool, bool]]) -> str:
-    """Why a protocol cannot be compared, "" where it can; for each case, whether it counts here and there."""
-    mine, theirs = (sum(one[n] for one in counts) for n in (0, 1))
-    if not mine and not theirs:
-        return "no cases"
-    same = all(here == there for here, there in counts)
-    return "" if same else f"other cases, {mine:,} here and {theirs:,} there: count both on the same --train files"
 
 
 def _differs(mine: Mapping[str, Any], other: Mapping[str, Any]) -> list[dict[str, Any]]:

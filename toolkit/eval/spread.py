@@ -15,6 +15,7 @@ from gcrs.toolkit.eval.metrics import Resampling
 
 BANDS = ((0, 0, "0"), (1, 9, "1-9"), (10, 49, "10-49"), (50, 199, "50-199"), (200, None, "200+"))
 NAMED = ((0, 0, "0"), (1, 1, "1"), (2, 2, "2"), (3, 4, "3-4"), (5, None, "5+"))
+CUTS = (1, 10, 50)  # items of a ranking that coverage and Gini look at
 Bands = Sequence[tuple[int, int | None, str]]
 
 
@@ -37,9 +38,9 @@ def gini(counts: Sequence[int], items: int) -> float:
 
 
 def breadth(rankings: Sequence[Sequence[str]], items: int) -> dict[str, float]:
-    """Coverage and Gini of the first 1, 10 and 50 items of all rankings."""
+    """Coverage and Gini of the first items of all rankings, at each of `CUTS`."""
     out: dict[str, float] = {}
-    for k in (1, 10, 50):
+    for k in CUTS:
         best = [ranking[:k] for ranking in rankings]
         out |= {f"coverage@{k}": coverage(best, items), f"gini@{k}": gini(recommended_counts(best), items)}
     return out

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gcrs.toolkit.eval.spread import CUTS
+
 SHOWN = ("recall@1", "recall@5", "recall@10", "recall@50", "ndcg@10", "mrr@10")
-COMPARED = ("recall@1", "recall@10", "recall@50")
+GAPS = ("recall@1", "recall@10", "recall@50")  # metrics whose differences are shown
 SHORT = {"recall": "R", "ndcg": "N", "mrr": "M"}
 
 
@@ -75,9 +77,9 @@ def _table(rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Iter
     yield from (line + more for line, more in zip(lines, few, strict=True))
     others = [row for row in rows if "difference" in row]
     if others:
-        cells = [[short(metric) for metric in COMPARED]]
+        cells = [[short(metric) for metric in GAPS]]
         cells += [
-            [difference(row["difference"][metric]) if metric in row["difference"] else "-" for metric in COMPARED]
+            [difference(row["difference"][metric]) if metric in row["difference"] else "-" for metric in GAPS]
             for row in others
         ]
         yield ""
@@ -90,7 +92,7 @@ def _original(report: Mapping[str, Any]) -> Iterator[str]:
     """The model by the data's own ids, of which several may be one item."""
     for protocol, held in report["original_ids"].items():
         row = held["forced"][0]
-        shown = "; ".join(f"{short(metric)} {percent(row[metric])}" for metric in COMPARED)
+        shown = "; ".join(f"{short(metric)} {percent(row[metric])}" for metric in GAPS)
         yield (
             f"by original ids ({report['original_candidates']:,} candidates), {protocol}, forced, {row['name']}: "
             f"{shown} (n = {held['n']:,})"
@@ -189,9 +191,9 @@ def _spread(found: Mapping[str, Any]) -> Iterator[str]:
         f"(n = {found['n']:,} rankings over {found['items']:,} items; percent, Gini 0..1)"
     )
     names = list(found["rows"])
-    heads = [f"{what}@{k}" for k in (1, 10, 50) for what in ("coverage", "Gini")]
+    heads = [f"{what}@{k}" for k in CUTS for what in ("coverage", "Gini")]
     cells = [
-        [said for k in (1, 10, 50) for said in (f"{100 * row[f'coverage@{k}']:.2f}", f"{row[f'gini@{k}']:.3f}")]
+        [said for k in CUTS for said in (f"{100 * row[f'coverage@{k}']:.2f}", f"{row[f'gini@{k}']:.3f}")]
         for row in found["rows"].values()
     ]
     yield from ("  " + line for line in columns(["", *names], [heads, *cells]))
@@ -226,7 +228,7 @@ def _compare(found: Mapping[str, Any]) -> Iterator[str]:
     for protocol, rows in found["protocols"].items():
         for row in rows:
             if row["name"].startswith("model"):
-                for metric in COMPARED:
+                for metric in GAPS:
                     yield (
                         f"  {protocol}, {row['name']}, {short(metric)} (n = {row['n']:,}): "
                         f"{difference(row[metric]['difference'])}"

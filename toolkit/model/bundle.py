@@ -162,6 +162,13 @@ class Bundle:
         counts: dict[str, int] = read_json(self.directory / "mentions.json")
         return counts
 
+    @cached_property
+    def training(self) -> dict[str, Any]:
+        """The record of its training (training.json); empty where there is none."""
+        record = self.directory / "training.json"
+        found: dict[str, Any] = read_json(record) if record.is_file() else {}
+        return found
+
     @classmethod
     def load(cls, path_or_name: str | Path) -> Bundle:
         """Read and verify a bundle by directory or by shipped name.

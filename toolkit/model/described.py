@@ -43,7 +43,7 @@ def describe(
     evaluation = read_scores(scores, bundle) if scores else held_scores(bundle)
     with atomic_directory(out) as staged:
         copy_parts(bundle, staged)
-        training = read_json(staged / "training.json") if (staged / "training.json").is_file() else {}
+        training = dict(bundle.training)
         stated = {"licence": licence, "attribution": attribution}
         if given := {name: text for name, text in stated.items() if text is not None}:
             training["config"] = {**training.get("config", {}), **given}

@@ -14,10 +14,7 @@ def check_device(device: str) -> None:
     """Raise UsageError where torch has no such device: later it would fail without a word that helps."""
     import torch
 
-    try:
-        asked = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"device is {device!r}, expected cpu, cuda, cuda:N or mps.") from None
+    asked = _device(device)
     if asked.type == "cuda" and (asked.index or 0) >= (have := torch.cuda.device_count()):
         found = f"{have} GPUs" if have else "no GPU"
         raise UsageError(f"device is {device}, but torch finds {found} here.", hint="Pass --device cpu.")
@@ -36,10 +33,7 @@ def pick_dtype(device: str, wanted: str = "auto") -> torch.dtype:
         return named[wanted]
     if wanted != "auto":
         raise UsageError(f"dtype is {wanted!r}, expected auto, float32 or bfloat16.")
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise UsageError(f"device is {device!r}, expected cpu, cuda, cuda:N or mps.") from None
+    kind = _device(device).type
     if kind == "cuda":
         native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     elif kind == "cpu":
@@ -47,6 +41,15 @@ def pick_dtype(device: str, wanted: str = "auto") -> torch.dtype:
     else:
         native = False
     return torch.bfloat16 if native else torch.float32
+
+
+def _device(device: str) -> torch.device:
+    import torch
+
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"device is {device!r}, expected cpu, cuda, cuda:N or mps.") from None
 
 
 def _cpu_multiplies_bf16() -> bool:

@@ -163,6 +163,7 @@ def finetune(
     if (strangers := data.warning()) and warn is not None and process.is_main_process:
         warn(strangers)
     warm = WarmStart(config.warm_start, base) if config.warm_start not in (None, NONE) else None
+    before = warm.data if warm else {}
     if warm and warm.bundle.shape.titles != config.titles and warn is not None and process.is_main_process:
         shown, value = ("no titles", "false") if config.titles else ("titles before the person's items", "true")
         warn(f"{config.warm_start} shows {shown}, this run does the opposite: titles={value} goes on as it was.")
@@ -285,7 +286,7 @@ def finetune(
             "steps": state.step, "tokens": state.tokens, "minutes": round(state.elapsed / 60, 2),
             "decay_start": state.decay_start, "validation": state.log, "best": state.best,
             "validated_on": data.valid_kind, "popularity": data.baseline, "warm_start": warm.hash if warm else None,
-            "data_before": warm.data if warm else {},
+            "data_before": before,
             "forecast": expected, "measured": measured(), **drawn(),
         }  # fmt: skip
         tensors = {

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gcrs.toolkit.errors import DataError, UsageError
-from gcrs.toolkit.files import read_json
 from gcrs.toolkit.model.adapter import PREFIX, ROWS_SUFFIX, AdapterShape, read_adapter
 
 if TYPE_CHECKING:
@@ -52,8 +51,7 @@ class WarmStart:
     @property
     def data(self) -> dict[str, str]:
         """The files that it, and what it was started from, was trained on, as far as it says: SHA-256 by name."""
-        place = self.bundle.directory / "training.json"
-        record = read_json(place) if place.is_file() else {}
+        record = self.bundle.training
         out: dict[str, str] = dict(record.get("data_before") or {})
         for name, sha in dict(record.get("data") or {}).items():
             if sha not in out.values():
