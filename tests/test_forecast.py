@@ -208,11 +208,12 @@ def test_work_is_what_the_batches_hold() -> None:
 def test_the_forecast_is_within_a_factor(
     data: dict[str, str], toy_base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Time on the process's own clock, so that neighbours on the machine do not count."""
+    """Time on the process's own clock, so that neighbours on the machine do not count; what only a first step costs
+    (kernels made for its shapes) is a few of forty."""
     monkeypatch.setattr(time, "monotonic", time.process_time)
     monkeypatch.setattr(time, "perf_counter", time.process_time)
     out = tmp_path / "out"
-    report = finetune(config(data, toy_base_dir, out, steps=8))
+    report = finetune(config(data, toy_base_dir, out, steps=40))
     told, seen = report["forecast"], report["measured"]
     assert 1 / 8 < told["tokens_per_second"] / seen["tokens_per_second"] < 8
     assert 0.7 < told["memory_gb"] / seen["memory_gb"] < 1.4

@@ -26,6 +26,7 @@ FAMILIES = {  # which function measures which rows
     ("top-50",): "ranking.top",
     ("evaluation",): "ranking.evaluation",
     ("finetune",): "training.finetune",
+    ("finetune-step",): "training.step",
     ("memory",): "processes.memory",
     ("outlines-words", "outlines-ids"): "constraints.outlines",
     ("llguidance",): "constraints.llguidance",

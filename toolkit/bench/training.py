@@ -1,6 +1,7 @@
-"""Fine-tuning on whole dialogues against the paper's instance a target: the same replies learnt from, in seconds.
+"""Fine-tuning against what it replaces: the paper's instance a target, and PEFT's own layers.
 
-Both layouts train the same adapter on the same base by the same trainer, in bucketed batches of as many tokens.
+Both layouts train the same adapter on the same base by the same trainer, in bucketed batches of as many tokens; both
+kinds of layers compute the loss and the gradients of the same batch.
 """
 
 from __future__ import annotations
@@ -45,6 +46,58 @@ def finetune(bench: Workbench) -> list[Row]:
     what = f"supervised replies a second, LoRA, {len(talks)} dialogues of {len(talks[0])} turns"
     baseline = "bucketed instance per target"
     return [Row("finetune", what, "ratio", ratio, 3.5, "higher", baseline, ours, theirs, limit, details)]
+
+
+def step(bench: Workbench) -> list[Row]:
+    """Loss and gradients of one batch of whole dialogues, both ways from the same weights."""
+    import torch
+
+    from gcrs.toolkit.dialogue.corpus import build_corpus
+    from gcrs.toolkit.model.batches import BatchPlan, pad_right
+    from gcrs.toolkit.model.device import pick_dtype
+    from gcrs.toolkit.model.loss import SupervisedLoss
+
+    bundle, most = bench.bundle, bench.pick(BATCH, BATCH // 4)
+    talks = [dialogue(bundle.book, seed, bench.pick(TURNS, TURNS // 2)) for seed in range(bench.pick(8, 2))]
+    corpus, _ = build_corpus(talks, bundle.tokens, bundle.book)
+    found = [corpus[int(row)] for row in BatchPlan(corpus.lengths, most, 0).at(0)[1]]
+    ids = torch.from_numpy(pad_right([one for one, _ in found], 0))
+    weights = torch.from_numpy(pad_right([kinds > 0 for _, kinds in found], 0)).float()
+    ours, theirs = SupervisedLoss(_model(bench)), _TheirLoss(_model(bench))
+
+    def passes(loss: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16, enabled=pick_dtype("cpu") == torch.bfloat16):
+            value = loss(ids, weights)[0]
+        value.backward()
+        return float(value.detach())
+
+    values = [passes(ours), passes(theirs)]  # warm
+    ratio, mine, other = pairs(lambda: passes(ours), lambda: passes(theirs), bench.pick(5, 1))
+    limit: Limit = forwarding(bench.rates(), ours.model.get_base_model(), [(len(ids), ids.shape[1])], passes=2)
+    details = {
+        "tokens": ids.numel(), "supervised": int(weights[:, 1:].sum()), "loss": values[0], "their loss": values[1],
+        "same": abs(values[0] - values[1]) <= 0.01 * abs(values[1]),
+    }  # fmt: skip
+    what = f"loss and gradients of {ids.numel():,} padded tokens in {len(ids)} dialogues, LoRA"
+    return [Row("finetune-step", what, "ratio", ratio, 0.9, "lower", "PEFT's layers, torch's attention, all logits",
+                mine, other, limit, details)]  # fmt: skip
+
+
+class _TheirLoss:
+    """The loss as PEFT, transformers and torch compute it, on a model whose layers are put back."""
+
+    def __init__(self, model: Any) -> None:
+        for layer in model.modules():
+            vars(layer).pop("forward", None)
+        self.causal = model.get_base_model()
+
+    def __call__(self, ids: Any, weights: Any) -> tuple[Any, None]:
+        import torch
+
+        hidden = self.causal.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        chosen = weights[:, 1:] > 0
+        logits = self.causal.get_output_embeddings()(hidden[:, :-1][chosen]).float()
+        return torch.nn.functional.cross_entropy(logits, ids[:, 1:][chosen]), None
 
 
 class _Pass:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gcrs.toolkit.errors import DataError
+from gcrs.toolkit.model.fused import fuse
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -77,6 +78,7 @@ def attach(model: PreTrainedModel, new_ids: range, shape: AdapterShape, seed: in
     for parameter in peft_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    fuse(peft_model)
     return peft_model  # type: ignore[return-value]
 
 

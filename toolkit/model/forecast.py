@@ -12,11 +12,13 @@ from typing import Any
 
 from gcrs.toolkit.errors import DataError
 from gcrs.toolkit.model.finetune_config import FinetuneConfig
+from gcrs.toolkit.model.head_chunks import positions_at_once
 
 NF4 = 0.516  # bytes a weight: 4 bits, and 0.127 for the scales of double quantisation (Dettmers et al., 2023)
 ALLOCATOR = {False: 0.45, True: 1.6}  # of a step's activations and logits, by bf16: measured on CPUs (docs/doctor.md)
 ADAM = 12  # bytes a trained number: its gradient and two moments, fp32
 LOGIT = 12  # bytes an entry: log-probabilities, their gradient, and the logits' gradient, fp32
+LOGIT_BF16 = 2  # more where logits and their gradient pass through bf16
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,8 @@ def memory_parts(
     kept = _kept_by_layer(shape, config, bf16)
     passed = kept + shape.layers * shape.width * each if config.recompute else shape.layers * kept
     casts = 2 * shape.linear if bf16 and not lora else 0  # autocast's bf16 copies of fp32 weights
-    merged = 3 * table if lora else 0  # PEFT's rows in place, for embedding and head, and their gradient
     parts["activations"] = work.at_once * passed + casts
-    parts["logits"] = work.supervised_at_once * (shape.rows + new_rows) * LOGIT + merged
+    parts["logits"] = _logits(shape.rows + new_rows, shape.width, config, work.supervised_at_once, bf16)
     copy = (shape.linear + shape.table(new_rows)) * (2 if bf16 else 4)
     step = parts["activations"] + parts["logits"]
     parts["validation"] = max(0, copy - step) if validates else 0  # a second model, when no step is held
@@ -127,22 +128,35 @@ def memory_parts(
     return parts
 
 
-def _kept_by_layer(shape: Shape, config: FinetuneConfig, bf16: bool) -> int:
-    """Bytes a token that one block keeps for its backward pass with flash attention; `bf16`: under bf16 autocast.
+def _logits(rows: int, width: int, config: FinetuneConfig, supervised: int, bf16: bool) -> int:
+    """Bytes of the head's loss: with LoRA a chunk of positions and the gradients of all states, else everything."""
+    entry = LOGIT + LOGIT_BF16 * bf16
+    if config.method == "full":
+        return supervised * rows * entry
+    chunk = positions_at_once(rows, cuda=config.device.startswith("cuda"))
+    return min(supervised, chunk) * rows * entry + supervised * width * (4 if bf16 else 8)
 
-    Counted over the tensors that autograd saves. LoRA keeps each linear layer's input for its own matrix and, with
-    dropout, a mask of it (fp32 on a CPU, one byte on a GPU) and the input that it left.
+
+def _kept_by_layer(shape: Shape, config: FinetuneConfig, bf16: bool) -> int:
+    """Bytes a token that one block keeps for its backward pass; `bf16`: under bf16 autocast.
+
+    Counted over the tensors that autograd saves. Flash attention keeps a sum a head; in bf16 on a CPU ours keeps none.
+    LoRA without dropout keeps each input of linear layers once; with dropout, and over layers in 4 bits, PEFT keeps one
+    for each layer's own matrix, a mask of it (fp32 on a CPU, one byte on a GPU) and the input that it left.
     """
     width, inner = shape.width, shape.inner
     queries, keys = shape.heads * shape.head_dim, shape.groups * shape.head_dim
-    few = 4 * shape.heads + 8
-    mask = 1 if config.device.startswith("cuda") else 4
+    cuda = config.device.startswith("cuda")
+    few = 8 if bf16 and not cuda else 4 * shape.heads + 8
+    mask = 1 if cuda else 4
     if config.method == "full":
         if bf16:
             return 26 * width + 8 * inner + 4 * (queries + keys) + few
         return 24 * width + 16 * inner + 8 * (queries + keys) + few
     if bf16:
-        kept = 18 * width + 8 * inner + 6 * queries + 4 * keys + 14 * config.rank + few
+        kept = 12 * width + 8 * inner + 4 * (queries + keys) + 14 * config.rank + few
+        if config.dropout or config.quantize == "4bit":
+            kept += 6 * width + 2 * queries * cuda
         return kept + (mask * (5 * width + inner + queries) if config.dropout else 0)
     kept = 16 * width + 16 * inner + 8 * (queries + keys) + 28 * config.rank + few
     return kept + ((5 * mask + 12) * width + mask * inner + (mask + 4) * queries if config.dropout else 0)

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from gcrs.toolkit.model.causal_attention import use_causal_attention
+from gcrs.toolkit.model.fused import head_loss
+
 
 class SupervisedLoss(nn.Module):
     """Weighted next-token cross-entropy, the output head applied to supervised positions alone."""
@@ -17,13 +20,18 @@ class SupervisedLoss(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        use_causal_attention(model.get_base_model() if hasattr(model, "get_base_model") else model)
 
     def forward(self, ids: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(mean loss, cross-entropy by supervised token fp32 [supervised]); `ids` and `weights` are [batch, length]."""
         causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         hidden = causal.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
         chosen = weights[:, 1:] > 0
-        logits = causal.get_output_embeddings()(hidden[:, :-1][chosen]).float()
-        losses = nn.functional.cross_entropy(logits, ids[:, 1:][chosen], reduction="none")
+        head, states, wanted = causal.get_output_embeddings(), hidden[:, :-1][chosen], ids[:, 1:][chosen]
         weight = weights[:, 1:][chosen]
-        return (losses * weight).sum() / weight.sum().clamp_min(1e-6), losses.detach()
+        weight = weight / weight.sum().clamp_min(1e-6)
+        found = head_loss(head, states, wanted, weight)
+        if found is not None:
+            return found
+        losses = nn.functional.cross_entropy(head(states).float(), wanted, reduction="none")
+        return (losses * weight).sum(), losses.detach()

@@ -112,15 +112,24 @@ def _head(shape: Shape, config: FinetuneConfig, work: Work) -> float:
     """Seconds a supervised token and row of the head."""
     import torch
 
+    from gcrs.toolkit.model.device import pick_dtype
+    from gcrs.toolkit.model.fused import chunked_loss
+
     rows, count = min(shape.rows, HEAD_ROWS), max(1, min(work.supervised_at_once, HEAD_TOKENS))
+    lora, frozen = config.method == "lora", pick_dtype(config.device)
     hidden = torch.randn(count, shape.width, device=config.device, requires_grad=True)
-    weight = torch.randn(rows, shape.width, device=config.device, requires_grad=True)
+    weight = torch.randn(rows, shape.width, device=config.device, requires_grad=not lora)
     wanted = torch.zeros(count, dtype=torch.long, device=config.device)
+    table, trained = weight.detach().to(frozen), weight.detach()[:1].clone().requires_grad_()
 
     def passes() -> None:
         with _precision(config.device):
-            logits = torch.nn.functional.linear(hidden, weight).float()
-            torch.nn.functional.cross_entropy(logits, wanted, reduction="none").mean().backward()
+            if lora:
+                loss, _ = chunked_loss(hidden, table, trained, 0, wanted, torch.full((count,), 1 / count).to(hidden))
+            else:
+                logits = torch.nn.functional.linear(hidden, weight).float()
+                loss = torch.nn.functional.cross_entropy(logits, wanted, reduction="none").mean()
+        loss.backward()  # type: ignore[no-untyped-call]
 
     return _timed(passes, config.device) / (count * rows)
 
