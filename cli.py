@@ -605,6 +605,9 @@ def data_prepare(
     annotated_targets: Annotated[
         bool, typer.Option("--annotated-targets", help="INSPIRED: annotated films are targets, named or not.")
     ] = False,
+    keep_unknown: Annotated[
+        bool, typer.Option("--keep-unknown", help="ReDial: films that --catalog lacks stay items, for eval to count.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Public dialogues as gcrs dialogues, public ratings as gcrs ratings; ends with a count of what was read, merged
@@ -624,6 +627,7 @@ def data_prepare(
             "--split": split,
             "--items-out": items_out,
             "--annotated-targets": annotated_targets,
+            "--keep-unknown": keep_unknown,
         }
         if odd := [flag for flag, value in others.items() if value]:
             raise UsageError(f"{odd[0]} goes with dialogues, MovieLens has ratings.", hint="Leave it out.")
@@ -639,7 +643,9 @@ def data_prepare(
             as_json,
         )
         return
-    data = prepare(source, path, catalog=own, facts=facts, split=split, annotated=annotated_targets)
+    data = prepare(
+        source, path, catalog=own, facts=facts, split=split, annotated=annotated_targets, keep_unknown=keep_unknown
+    )
     write_dialogues(data.dialogues, out)
     if items_out:
         write_items(data.items, items_out)

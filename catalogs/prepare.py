@@ -36,23 +36,27 @@ def prepare(
     facts: Path | None = None,
     split: str | None = None,
     annotated: bool = False,
+    keep_unknown: bool = False,
 ) -> PreparedData:
     """Read the official files at `path` (zip, directory or one file) as dialogues about `catalog`.
 
     Without a catalogue the data set's own is made: ReDial's films merged by title and year, with `facts`
     (redial_movie_facts.json) where given, or INSPIRED's films by title with its `facts` (movie_kg_wikidata.json).
     `annotated` makes every film that INSPIRED annotates in an assistant's turn a target of it, named in the words or
-    not. Raises DataError for files that are missing, broken or of another shape, UsageError for `annotated` ReDial.
+    not; `keep_unknown` keeps ReDial's films that `catalog` lacks as items. Raises DataError for files that are missing,
+    broken or of another shape, UsageError for `annotated` ReDial and for `keep_unknown` elsewhere.
     """
     report: dict[str, Any] = {}
     if annotated and source != "inspired":
         raise UsageError("--annotated-targets is for inspired: ReDial's dialogues mark their films in the words.")
+    if keep_unknown and source != "redial":
+        raise UsageError("--keep-unknown is for redial: INSPIRED's films are found by their titles.")
     if source == "redial":
         from gcrs.catalogs.redial_dialogues import prepare_redial
 
         if catalog is None:
             catalog, report["catalogue"] = _redial_catalog(Path(path), facts, split)
-        dialogues, counts = prepare_redial(Path(path), catalog, split)
+        dialogues, counts = prepare_redial(Path(path), catalog, split, keep_unknown=keep_unknown)
         return PreparedData(dialogues, catalog, {**report, **counts})
     from gcrs.catalogs.inspired import inspired_catalog, prepare_inspired
 

@@ -91,14 +91,16 @@ def _mapping_titles(raw: Mapping[str, Any]) -> dict[str, str]:
     return {str(k): title for k, v in mapping.items() if isinstance(v, str) and (title := clean_title(v))}
 
 
-def prepare_redial(path: Path, catalog: Catalog | None, split: str | None = None) -> tuple[list[Dialogue], Report]:
+def prepare_redial(
+    path: Path, catalog: Catalog | None, split: str | None = None, *, keep_unknown: bool = False
+) -> tuple[list[Dialogue], Report]:
     """Dialogues of ReDial's files and a report of what was read, merged and dropped, and why.
 
-    With a catalogue, ids become its canonical ids and a film that it lacks becomes plain text (its title); without one,
-    every id with a known title stays. An id with no title anywhere stays as it was typed (`@12345`). Feedback stands on
-    the turn that first mentions the film: the seeker's own answer, and the recommender's where the seeker gave none.
-    Of several splits, `train` is read unless `split` names another (`all` for every one).
-    DataError: a path, archive or line that cannot be read.
+    With a catalogue, ids become its canonical ids and a film that it lacks becomes plain text (its title), or stays an
+    item with `keep_unknown`; without one, every id with a known title stays. An id with no title anywhere stays as it
+    was typed (`@12345`). Feedback stands on the turn that first mentions the film: the seeker's own answer, and the
+    recommender's where the seeker gave none. Of several splits, `train` is read unless `split` names
+    another (`all` for every one). DataError: a path, archive or line that cannot be read.
     """
     members = open_members(Path(path), (".jsonl",))
     _, left_out = choose_split(members, split)
@@ -107,7 +109,7 @@ def prepare_redial(path: Path, catalog: Catalog | None, split: str | None = None
     dialogues = []
     for raw in read_redial(path, split):
         counts["dialogues read"] += 1
-        dialogue = _dialogue(raw, titles, catalog, counts)
+        dialogue = _dialogue(raw, titles, catalog, counts, keep_unknown)
         if dialogue.turns:
             dialogues.append(dialogue)
         else:
@@ -123,7 +125,7 @@ def prepare_redial(path: Path, catalog: Catalog | None, split: str | None = None
 
 
 def _dialogue(
-    raw: dict[str, Any], titles: Mapping[str, str], catalog: Catalog | None, counts: Counter[str]
+    raw: dict[str, Any], titles: Mapping[str, str], catalog: Catalog | None, counts: Counter[str], keep_unknown: bool
 ) -> Dialogue:
     known = {**titles, **_mapping_titles(raw)}
     turns: list[tuple[Role, str]] = []
@@ -134,7 +136,7 @@ def _dialogue(
             counts["messages dropped: empty"] += 1
             continue
         role = _role(message["senderWorkerId"], raw, counts)
-        marked = _mark(text.strip(), known, catalog, counts)
+        marked = _mark(text.strip(), known, catalog, counts, keep_unknown)
         if turns and turns[-1][0] == role:
             counts["messages merged into the turn before"] += 1
             turns[-1] = (role, turns[-1][1] + JOIN + marked)
@@ -154,7 +156,9 @@ def _role(sender: Any, raw: Mapping[str, Any], counts: Counter[str]) -> Role:
     return "assistant"
 
 
-def _mark(text: str, known: Mapping[str, str], catalog: Catalog | None, counts: Counter[str]) -> str:
+def _mark(
+    text: str, known: Mapping[str, str], catalog: Catalog | None, counts: Counter[str], keep_unknown: bool
+) -> str:
     """`@123` as `<item:123>`, or as plain text. Text between two mentions is neutralised as one piece."""
     out, plain, last = [], "", 0
     for match in MENTION_MARK.finditer(text):
@@ -167,6 +171,10 @@ def _mark(text: str, known: Mapping[str, str], catalog: Catalog | None, counts: 
             if canonical != item:
                 counts["mentions linked through an alias"] += 1
             out.append(neutralise(plain) + f"<item:{canonical}>")
+            plain = ""
+        elif item in known and keep_unknown:
+            counts["mentions kept as items: film not in the catalogue"] += 1
+            out.append(neutralise(plain) + f"<item:{item}>")
             plain = ""
         elif item in known:
             counts["mentions made plain text: film not in the catalogue"] += 1

@@ -246,10 +246,12 @@ def _head(config: EvalConfig, bundle: Bundle, split: Split, seen: Overlap) -> di
 
 
 def _versions() -> dict[str, str]:
-    """Of the libraries that numbers depend on, as far as they are here."""
+    """Of what numbers depend on, as far as it is here: libraries, and the instructions that a CPU computes with."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {}
+    from gcrs.toolkit.model.device import cpu_instructions
+
+    found = {"cpu": cpu_instructions()}
     for name in ("torch", "transformers", "numpy", "bm25s", "sacrebleu"):
         try:
             found[name] = version(name)

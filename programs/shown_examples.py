@@ -6,12 +6,12 @@ Chosen evenly, so that equal runs show the same. Data, not markup. Knows nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gcrs.programs.render import shown_text
 from gcrs.toolkit.dialogue.turns import Dialogue
-from gcrs.toolkit.eval.cases import OUTSIDE
+from gcrs.toolkit.eval.cases import OUTSIDE, candidates
 from gcrs.toolkit.eval.measured import Measured
 from gcrs.toolkit.eval.metrics import rank_of
 from gcrs.toolkit.eval.one_pass import TurnScore
@@ -44,23 +44,26 @@ def written_in_full(measured: Measured, replies: Sequence[Written], catalog: Cat
 
 
 def missed_in_full(measured: Measured, book: Codebook, catalog: Catalog) -> list[dict[str, Any]]:
-    """Ten replies whose items the catalogue has and the target step does not put first: where its ID leaves theirs."""
+    """Ten replies with new items of the catalogue, none of which comes first: where the first one's ID leaves theirs.
+
+    As under protocol `new`, what the dialogue has named is no candidate.
+    """
     missed = []
     for one, score in zip(measured.ground.split.contexts, measured.of_context, strict=True):
-        gold = [item for item in one.gold if not item.startswith(OUTSIDE)]
-        if gold and score.ranking and score.ranking[0] not in gold:
-            missed.append((one, score, gold))
+        gold = [item for item in one.gold if not item.startswith(OUTSIDE) and item not in one.repeats]
+        if gold and (ranking := candidates("new", score.ranking, one.named)) and ranking[0] not in gold:
+            missed.append((one, score, gold, ranking))
     out = []
-    for one, score, gold in _evenly(missed):
-        first = score.ranking[0]
+    for one, score, gold, ranking in _evenly(missed):
+        first = ranking[0]
         level = failing_level(book.semantic_id(first), [book.semantic_id(item) for item in gold])
         out.append(
             _talk(measured, one.dialogue.id, one.turn, catalog)
             | {
                 "gold_items": [
-                    (catalog[i].label, spell(book.semantic_id(i)), rank_of(i, score.ranking[:DEPTH])) for i in gold
+                    (catalog[i].label, spell(book.semantic_id(i)), rank_of(i, ranking[:DEPTH])) for i in gold
                 ],
-                "best": _best(score, catalog),
+                "best": _best(score, catalog, one.named),
                 "first": spell(book.semantic_id(first)),
                 "leaves_gold_at": chr(ord("a") + level),
                 "recommend": score.recommend,
@@ -80,8 +83,9 @@ def _talk(measured: Measured, dialogue: str, turn: int, catalog: Catalog) -> dic
     return {"dialogue": dialogue, "turn": turn, "before": before, "gold": shown_text(read.turns[turn].text, catalog)}
 
 
-def _best(score: TurnScore | None, catalog: Catalog) -> list[tuple[str, float]]:
+def _best(score: TurnScore | None, catalog: Catalog, named: Collection[str] = ()) -> list[tuple[str, float]]:
+    """The best items with their probabilities, but for those of `named`."""
     if score is None:
         return []
-    pairs = zip(score.ranking[:BEST], score.scores[:BEST], strict=True)
-    return [(catalog[item].label, math.exp(value)) for item, value in pairs]
+    pairs = [pair for pair in zip(score.ranking, score.scores, strict=True) if pair[0] not in named]
+    return [(catalog[item].label, math.exp(value)) for item, value in pairs[:BEST]]

@@ -33,10 +33,12 @@ def dialogue(*messages: tuple[int, str], **fields: Any) -> dict[str, Any]:
     return raw | fields
 
 
-def prepared(folder: Path, *raw: dict[str, Any], catalog: Catalog | None = None) -> tuple[list[Any], dict[str, Any]]:
+def prepared(
+    folder: Path, *raw: dict[str, Any], catalog: Catalog | None = None, keep_unknown: bool = False
+) -> tuple[list[Any], dict[str, Any]]:
     (folder / "train_data.jsonl").write_text("".join(json.dumps(d) + "\n" for d in raw), encoding="utf-8")
     (folder / "movies_with_mentions.csv").write_text(CSV, encoding="utf-8")
-    return prepare_redial(folder, catalog)
+    return prepare_redial(folder, catalog, keep_unknown=keep_unknown)
 
 
 CATALOG = Catalog([Item("111", "Heat", {"year": 1995}, aliases=("333",)), Item("444", "Up", {"year": 2009})])
@@ -65,6 +67,9 @@ def test_ids_map_to_the_canonical_film_and_others_become_plain_text(tmp_path: Pa
     assert report["mentions linked through an alias"] == 1
     assert report["mentions made plain text: film not in the catalogue"] == 1
     assert report["mentions made plain text: id has no title"] == 1
+    (one,), report = prepared(tmp_path, raw, catalog=CATALOG, keep_unknown=True)  # what an evaluation counts as a miss
+    assert one.turns[0].text == "like<item:111>, <item:111>, <item:222> and @99999"
+    assert report["mentions kept as items: film not in the catalogue"] == 1
 
 
 def test_feedback_is_the_seekers_own_and_stands_where_the_film_is_first_mentioned(tmp_path: Path) -> None:

@@ -253,6 +253,20 @@ def test_strict_and_items_outside_the_catalogue(
     assert "n = 5 cases" in printed and "left out" in printed and "promises broken: none" in printed
 
 
+def test_items_left_out_are_no_targets(toy_bundle: Path, tmp_path: Path) -> None:
+    """A reply whose items are all outside the catalogue is a miss of the target step, unless they are left out."""
+    path = tmp_path / "unknown.jsonl"
+    strange = Dialogue("s", (Turn("user", "hm"), Turn("assistant", "See <item:nobody>")))
+    write_dialogues([*talks(2), strange], path)
+    found = []
+    for n, more in enumerate(([], ["--skip-unknown"])):
+        assert main([*flags(toy_bundle, path, "--replies", "0", *more), "--report", str(tmp_path / str(n))]) == 0
+        found.append(json.loads((tmp_path / str(n) / "report.json").read_text())["target"])
+    assert [one["n"] for one in found] == [5, 4]
+    assert sum(found[0]["leaves_gold_at"].values()) == sum(found[1]["leaves_gold_at"].values()) == 4
+    assert found[0]["calibration"] != found[1]["calibration"]
+
+
 @pytest.fixture
 def other_model() -> Iterator[str]:
     """A server that speaks the chat-completions protocol and recommends Heat, or a film that does not exist."""

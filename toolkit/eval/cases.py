@@ -18,7 +18,7 @@ Mode = Literal["forced", "free"]
 PROTOCOLS: dict[Protocol, str] = {
     "all": "every item of every assistant turn, repeats counted (as UniCRS and the paper)",
     "new": "items that the dialogue has not named before; named items are no candidates of any row (He et al. 2023)",
-    "cold": "as new, and no training dialogue mentions the item",
+    "cold": "as new, and the item is one of the catalogue's that no training dialogue mentions",
 }
 MODES: dict[Mode, str] = {
     "forced": "the reply is opened with <REC>",

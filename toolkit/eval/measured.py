@@ -79,20 +79,22 @@ class Measured:
 
     def targets(self, book: Codebook, seed: int) -> dict[str, Any]:
         """The target step by itself: whether its best item is one of the reply's, where it fails, how sure it is."""
-        contexts = self.ground.split.contexts
-        right = [score.ranking != () and score.ranking[0] in one.gold
-                 for one, score in zip(contexts, self.of_context, strict=True)]  # fmt: skip
-        groups = [one.dialogue.id for one in contexts]
+        split = self.ground.split
+        asked = {case.context for case in split.cases}  # all, unless items outside the catalogue are left out
+        pairs = [(one, score) for n, (one, score) in enumerate(zip(split.contexts, self.of_context, strict=True))
+                 if n in asked]  # fmt: skip
+        right = [score.ranking != () and score.ranking[0] in one.gold for one, score in pairs]
+        groups = [one.dialogue.id for one, _ in pairs]
         precision = Resampling(groups, seed=seed).estimate(np.asarray(right, dtype=np.float64))
         levels = [0] * (book.levels + 1)
-        for one, score in zip(contexts, self.of_context, strict=True):
+        for one, score in pairs:
             gold = [book.semantic_id(item) for item in one.gold if item in book.ids]
             if gold and score.ranking:
                 levels[failing_level(book.semantic_id(score.ranking[0]), gold)] += 1
-        chances = [math.exp(score.scores[0]) if score.scores else 0.0 for score in self.of_context]
+        chances = [math.exp(score.scores[0]) if score.scores else 0.0 for _, score in pairs]
         named = {chr(ord("a") + level): count for level, count in enumerate(levels[:-1])}
         return {
-            "n": len(contexts),
+            "n": len(pairs),
             "precision": precision.to_json(),
             "leaves_gold_at": {**named, "never": levels[-1]},
             "calibration": calibration(chances, right),

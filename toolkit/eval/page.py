@@ -10,7 +10,8 @@ from html import escape
 from typing import Any
 
 from gcrs.toolkit.eval.plots import plots
-from gcrs.toolkit.eval.text_report import GAPS, SHOWN, difference, lines_of, percent, short
+from gcrs.toolkit.eval.table import metric_names
+from gcrs.toolkit.eval.text_report import GAPS, difference, lines_of, percent, short, with_first
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2329; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
@@ -43,7 +44,7 @@ def page(report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], misse
         ),
         "<h2>Everything else</h2>",
         f"<pre>{escape(chr(10).join(lines_of(report)))}</pre>",
-        f"<h2>Where the target step fails: {len(missed)} replies, evenly over those that it misses</h2>"
+        f"<h2>Where the target step fails: {len(missed)} replies with new items, evenly over those that it misses</h2>"
         if missed
         else "",
         *(_missed(one) for one in missed),
@@ -74,14 +75,15 @@ def _tables(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    metrics = metric_names()
     yield (
         '<div class="scroll"><table><tr><th></th><th>n</th>'
-        + "".join(f"<th>{short(m)}</th>" for m in SHOWN)
+        + "".join(f"<th>{short(m)}</th>" for m in metrics)
         + "".join(f"<th>less the first row: {short(m)}</th>" for m in GAPS)
         + "</tr>"
     )
-    for row in rows:
-        cells = "".join(f"<td>{percent(row[m]) if m in row else '-'}</td>" for m in SHOWN)
+    for row in with_first(rows):
+        cells = "".join(f"<td>{percent(row[m]) if m in row else '-'}</td>" for m in metrics)
         gaps = row.get("difference", {})
         cells += "".join(f"<td>{difference(gaps[m]) if m in gaps else ''}</td>" for m in GAPS)
         name = f'<td title="{escape(row["about"], quote=True)}">{escape(row["name"])}</td>'

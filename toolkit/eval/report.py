@@ -60,9 +60,9 @@ def check_same_cases(mine: str, other: Mapping[str, Any], run: Path) -> None:
     """Raise DataError unless another run's report is over exactly these cases and candidates."""
     if other["cases"] != mine:
         raise DataError(
-            f"{run} scored other cases ({other['cases'][:12]}…, {other['dialogues']:,} dialogues) than this run "
-            f"({mine[:12]}…).",
-            hint="Compare runs over the same dialogues, --limit and catalogue.",
+            f"The run {str(run)!r} scored other cases ({other['cases'][:12]}…, {other['dialogues']:,} dialogues) than "
+            f"this one ({mine[:12]}…).",
+            hint="Compare runs over the same dialogues, --limit, --skip-unknown and catalogue.",
         )
 
 

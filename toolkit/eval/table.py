@@ -49,7 +49,7 @@ def table(rows: Sequence[Row], protocol: str, groups: Sequence[str], *, seed: in
     """The rows as JSON: each metric's value and interval, and the difference of each row from the first one.
 
     `groups` are the dialogues of the protocol's cases. A row that scored some cases only says how many (`n`), and is
-    compared with the first on those.
+    compared with the first on those (`first_on_these`: the first row's metrics there).
     """
     held: dict[tuple[int, ...], Resampling] = {}
     first = rows[0].ranks[protocol] if rows else ()
@@ -65,6 +65,9 @@ def table(rows: Sequence[Row], protocol: str, groups: Sequence[str], *, seed: in
         if row is not rows[0] and kept and all(first[n] is not None for n in kept):
             theirs = [rank for n in kept if (rank := first[n]) is not None]
             shown["against"] = rows[0].name
+            if len(kept) < len(ranks):  # what it is compared with cannot be read off the first row
+                held_first = {name: drawn.estimate(values_of(name, theirs)).to_json() for name in names}
+                shown["first_on_these"] = held_first
             shown["difference"] = {
                 name: paired(values_of(name, own), values_of(name, theirs), drawn, seed=seed).to_json()
                 for name in COMPARED

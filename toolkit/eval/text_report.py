@@ -11,7 +11,8 @@ from typing import Any
 from gcrs.toolkit.eval.spread import CUTS
 
 SHOWN = ("recall@1", "recall@5", "recall@10", "recall@50", "ndcg@10", "mrr@10")
-GAPS = ("recall@1", "recall@10", "recall@50")  # metrics whose differences are shown
+GAPS = ("recall@1", "recall@10", "recall@50", "ndcg@10")  # metrics whose differences are shown
+LEAST_P = 1.5e-4  # with 10,000 rounds no p is below 0.0001
 SHORT = {"recall": "R", "ndcg": "N", "mrr": "M"}
 
 
@@ -66,14 +67,17 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
         how = "left out" if unknown["left_out"] else "counted as misses"
         named = ", ".join(unknown["items"][:5]) + (", …" if len(unknown["items"]) > 5 else "")
         yield f"gold items outside the catalogue: {unknown['cases']:,} cases, {how} ({named})"
-    yield f"n = {report['n']:,} cases; percent with the 95 % interval of a bootstrap over dialogues"
+    dialogues = report["protocols"][protocol]["dialogues"]
+    what = "percent with the 95 % interval of a bootstrap over dialogues"
+    yield f"n = {report['n']:,} cases in {dialogues:,} dialogues; {what}"
 
 
 def _table(rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Iterator[str]:
+    shown = with_first(rows)
     cells = [[short(metric) for metric in SHOWN]]
-    cells += [[percent(row[metric]) if metric in row else "-" for metric in SHOWN] for row in rows]
-    few = ["", *("" if row["n"] == report["n"] else f"   (n = {row['n']:,})" for row in rows)]
-    lines = columns(["", *(row["name"] for row in rows)], cells)
+    cells += [[percent(row[metric]) if metric in row else "-" for metric in SHOWN] for row in shown]
+    few = ["", *("" if row["n"] == report["n"] else f"   (n = {row['n']:,})" for row in shown)]
+    lines = columns(["", *(row["name"] for row in shown)], cells)
     yield from (line + more for line, more in zip(lines, few, strict=True))
     others = [row for row in rows if "difference" in row]
     if others:
@@ -86,6 +90,21 @@ def _table(rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Iter
         yield from columns([f"less {others[0]['against']}, points", *(row["name"] for row in others)], cells)
     yield ""
     yield from _original(report)
+
+
+def with_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows, and after each that has some of the cases only the row that it is compared with, on the same cases."""
+    out: list[Mapping[str, Any]] = []
+    for row in rows:
+        out.append(row)
+        if "first_on_these" in row:
+            said = {
+                "name": f"  {row['against']}, on these",
+                "role": "other",
+                "about": "the first row on the same cases",
+            }
+            out.append(said | {"n": row["n"]} | row["first_on_these"])
+    return out
 
 
 def _original(report: Mapping[str, Any]) -> Iterator[str]:
@@ -111,7 +130,8 @@ def columns(names: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
 
 def difference(found: Mapping[str, float]) -> str:
     """A difference in points with its interval and p."""
-    return f"{100 * found['value']:+.2f} [{100 * found['lo']:+.2f}, {100 * found['hi']:+.2f}], p = {found['p']:.4f}"
+    p = f"p = {found['p']:.4f}" if found["p"] > LEAST_P else "p <= 0.0001"
+    return f"{100 * found['value']:+.2f} [{100 * found['lo']:+.2f}, {100 * found['hi']:+.2f}], {p}"
 
 
 def _intent(found: Mapping[str, Any]) -> Iterator[str]:

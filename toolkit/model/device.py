@@ -9,6 +9,8 @@ from gcrs.toolkit.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
+BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # instructions that multiply it
+
 
 def check_device(device: str) -> None:
     """Raise UsageError where torch has no such device: later it would fail without a word that helps."""
@@ -52,12 +54,20 @@ def _device(device: str) -> torch.device:
         raise UsageError(f"device is {device!r}, expected cpu, cuda, cuda:N or mps.") from None
 
 
+def cpu_instructions() -> str:
+    """What the CPU computes with, such as "AVX512, avx512_bf16": the same sums in another order round otherwise."""
+    import torch
+
+    have = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return ", ".join([torch.backends.cpu.get_cpu_capability(), *(name for name in BF16 if have.get(name))])
+
+
 def _cpu_multiplies_bf16() -> bool:
     """Whether the CPU says that it has bfloat16 dot products; False when this torch cannot tell."""
     import torch
 
     if hasattr(torch.cpu, "get_capabilities"):
         have = torch.cpu.get_capabilities()
-        return any(have.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+        return any(have.get(name) for name in BF16)
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch 2.6 to 2.9
     return bool(probe and probe())
