@@ -267,6 +267,31 @@ def test_full_fine_tuning_trains_the_rows_of_an_untied_head(data: dict[str, Path
     assert load_engine(bundle, dtype="fp32")
 
 
+@pytest.mark.parametrize("name", ["smollm2", "llama-2"])
+def test_all_embeddings_are_trained_and_read_as_peft_reads_them(
+    name: str, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """An ablation, on a tied and on an untied head: rows of words move too, and no run starts from the bundle."""
+    from peft import PeftModel
+
+    base = write_base(FAMILIES[name], tmp_path / "base")
+    run(data, base, tmp_path / "all", embeddings="all", made=0, item_share=0)
+    bundle = Bundle.load(tmp_path / "all")
+    ours = load_merged(bundle, torch.float32)
+    plain = load_model(find_base(str(base)), torch.float32, rows=bundle.tokens.size)
+    before = plain.get_input_embeddings().weight[: bundle.tokens.base_rows].clone()
+    theirs: Any = PeftModel.from_pretrained(plain, str(tmp_path / "all")).eval()
+    ids = torch.arange(bundle.tokens.size)[None]
+    with torch.no_grad():
+        assert torch.allclose(ours(input_ids=ids).logits, theirs(input_ids=ids).logits, atol=1e-5)
+    moved = (ours.get_input_embeddings().weight[: bundle.tokens.base_rows] - before).norm(dim=1)
+    assert 0 < int((moved > 1e-4).sum()) <= len(before)
+    with pytest.raises(UsageError, match="trained all embeddings"):
+        run(data, base, tmp_path / "next", warm_start=str(tmp_path / "all"))
+    with pytest.raises(UsageError, match="method: lora"):
+        run(data, base, tmp_path / "next", embeddings="all", method="full")
+
+
 def test_an_export_replaces_an_export_and_nothing_else(data: dict[str, Path], tmp_path: Path) -> None:
     from gcrs.cli import main
 

@@ -120,7 +120,7 @@ def test_a_stopped_run_in_parts_ends_with_the_same_bytes(
 def test_a_setting_that_came_later_does_not_orphan_a_run_that_is_there() -> None:
     plain = FinetuneConfig.from_mapping(WHOLE)
     later = {"batch_sequences", "micro_tokens", "recompute", "memory_check", "mixture", "tokens", "ratings", "chat"}
-    later |= {"titles"}
+    later |= {"titles", "embeddings"}
     assert set(plain.resolved()) - set(plain.deciding()) == later
     used = FinetuneConfig.from_mapping({**WHOLE, "micro_tokens": 9, "memory_check": "off", "titles": True})
     assert used.deciding()["micro_tokens"] == 9 and used.deciding()["titles"] and "memory_check" not in used.deciding()

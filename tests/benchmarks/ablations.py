@@ -27,6 +27,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "response-only": ("no intent, no target step", {"decisions": "none"}),
     "excerpts-first": ("full, half of the tokens on excerpts first", {"item_share": 0.5}),
     "id-rate": ("full, new rows at the adapter's rate", {"id_lr": 0.001}),
+    "embeddings": ("full, every token's row trained, at the adapter's rate", {"embeddings": "all", "id_lr": 0.001}),
     "id-random": ("full, new rows start from noise", {"id_init": "random"}),
     "instance": ("full, the paper's instance a target", {"layout": "instance"}),
     "no-past": ("the same, decisions of earlier replies hidden", {"layout": "instance", "past_decisions": False}),

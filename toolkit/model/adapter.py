@@ -7,7 +7,7 @@ costs more than the rest of a start-up. Knows nothing of catalogues or dialogues
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,10 +91,13 @@ def adapter_state(peft_model: PeftModel) -> dict[str, torch.Tensor]:
 
 
 def adapter_config(
-    shape: AdapterShape, targets: list[str], new_ids: range, base: str, tensors: Iterable[str] = ()
+    shape: AdapterShape, targets: list[str], new_ids: range, base: str, tensors: Mapping[str, torch.Tensor]
 ) -> dict[str, object]:
-    """What PEFT needs to load the adapter (whose tensors have these names), as its adapter_config.json."""
-    modules = sorted(_rows_of(name) for name in tensors if name.endswith(ROWS_SUFFIX))
+    """What PEFT needs to load the adapter of these tensors, as its adapter_config.json."""
+    rows = {_rows_of(name): value for name, value in tensors.items() if name.endswith(ROWS_SUFFIX)}
+    modules = sorted(rows)
+    if rows:
+        new_ids = _trained_ids(next(iter(rows.values())), new_ids)
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -108,6 +111,11 @@ def adapter_config(
         "fan_in_fan_out": False,
         "inference_mode": True,
     }
+
+
+def _trained_ids(rows: torch.Tensor, new_ids: range) -> range:
+    """The tokens that trained rows stand for: the new ones, or (an ablation) every token up to the last new one."""
+    return new_ids if len(rows) != new_ids.stop else range(new_ids.stop)
 
 
 def _rows_of(name: str) -> str:
@@ -146,12 +154,13 @@ def apply_adapter(model: Any, state: dict[str, torch.Tensor], scale: float, new_
     with torch.no_grad():
         rows = {_rows_of(name): value for name, value in state.items() if name.endswith(ROWS_SUFFIX)}
         wanted = row_modules(model)
-        shapes = {name: (len(new_ids), part.weight.shape[1]) for name, part in wanted.items()}
+        ids = {name: _trained_ids(value, new_ids) for name, value in rows.items()}
+        shapes = {name: (len(ids.get(name, new_ids)), part.weight.shape[1]) for name, part in wanted.items()}
         if {name: tuple(value.shape) for name, value in rows.items()} != shapes:
             found = {name: tuple(value.shape) for name, value in rows.items()}
             raise DataError(f"The adapter has token rows {found}, this base model needs {shapes}.")
         for name, part in wanted.items():
-            part.weight[new_ids.start : new_ids.stop] = rows[name].to(part.weight.dtype)
+            part.weight[ids[name].start : ids[name].stop] = rows[name].to(part.weight.dtype)
     add_products(model, state, scale)
 
 

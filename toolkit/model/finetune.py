@@ -214,7 +214,8 @@ def finetune(
              if config.method == "full" and name in set(linear_names(model))}  # fmt: skip
     targets = sorted({name.rsplit(".", 1)[-1] for name in linear_names(model)})
     shape = shape_of(warm, config.rank, config.alpha, config.dropout)
-    trained: Any = attach(model, tokens.new_ids, shape, config.seed) if config.method == "lora" else model
+    trained_ids = range(tokens.size) if config.embeddings == "all" else tokens.new_ids
+    trained: Any = attach(model, trained_ids, shape, config.seed) if config.method == "lora" else model
     if warm is not None:
         warm.adapter_into(trained) if config.method == "lora" else warm.merge_into(trained)
     if config.recompute:

@@ -60,6 +60,8 @@ class FinetuneConfig:
     """Peak learning rate of the rows of new tokens."""
     id_init: Literal["words", "random"] = "words"
     """Where the rows of new tokens start: the words of the items that share a code, or noise of the same length."""
+    embeddings: Literal["new", "all"] = "new"
+    """Ablation: all trains every token's row, at id_lr. The bundle grows by the embedding; no run starts from it."""
     layout: Literal["dialogue", "instance"] = "dialogue"
     """Whole dialogues with loss on every reply, or the paper's instance a target."""
     decisions: Literal["all", "intent", "none"] = "all"
@@ -152,6 +154,8 @@ class FinetuneConfig:
             raise UsageError(
                 "past_decisions: false needs layout: instance.", hint="Within a whole dialogue each reply is also past."
             )
+        if self.embeddings == "all" and self.method == "full":
+            raise UsageError("embeddings: all goes with an adapter.", hint="Use method: lora.")
         if self.quantize == "4bit" and self.method == "full":
             raise UsageError(
                 "4-bit weights cannot be trained themselves.", hint="Use method: lora with quantize: 4bit."
@@ -203,7 +207,7 @@ class FinetuneConfig:
         """
         later: dict[str, Any] = {"batch_sequences": None, "micro_tokens": None, "recompute": False}
         later |= {"memory_check": self.memory_check, "mixture": None, "tokens": None, "ratings": [], "chat": []}
-        later |= {"titles": False}
+        later |= {"titles": False, "embeddings": "new"}
         return {name: value for name, value in self.resolved().items() if name not in later or value != later[name]}
 
     @classmethod

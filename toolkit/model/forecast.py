@@ -92,6 +92,8 @@ class Speed:
 
 def trained_numbers(shape: Shape, config: FinetuneConfig, new_rows: int) -> int:
     """How many numbers the optimiser holds moments of."""
+    if config.embeddings == "all":
+        new_rows += shape.rows
     if config.method == "full":
         return shape.linear + shape.table(new_rows)
     return shape.layers * shape.sides * config.rank + new_rows * shape.width * (1 if shape.tied else 2)
@@ -134,7 +136,8 @@ def _logits(rows: int, width: int, config: FinetuneConfig, supervised: int, bf16
     if config.method == "full":
         return supervised * rows * entry
     chunk = positions_at_once(rows, cuda=config.device.startswith("cuda"))
-    return min(supervised, chunk) * rows * entry + supervised * width * (4 if bf16 else 8)
+    whole = 8 * rows * width if config.embeddings == "all" else 0  # the rows' gradient, and a chunk's part of it
+    return min(supervised, chunk) * rows * entry + supervised * width * (4 if bf16 else 8) + whole
 
 
 def _kept_by_layer(shape: Shape, config: FinetuneConfig, bf16: bool) -> int:
@@ -170,7 +173,8 @@ def step_seconds(shape: Shape, config: FinetuneConfig, work: Work, new_rows: int
 
 def disk_bytes(shape: Shape, config: FinetuneConfig, new_rows: int, *, validates: bool) -> dict[str, int]:
     """Bytes on the disk: checkpoints (two kept, one staged), the bundle, the merged model of the first use."""
-    low = shape.layers * shape.sides * config.rank + new_rows * shape.width * (1 if shape.tied else 2)
+    rows = new_rows + (shape.rows if config.embeddings == "all" else 0)
+    low = shape.layers * shape.sides * config.rank + rows * shape.width * (1 if shape.tied else 2)
     return {
         "checkpoints": 3 * ADAM * trained_numbers(shape, config, new_rows),
         "bundle": 2 * low * (2 if validates else 1),

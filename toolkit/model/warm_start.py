@@ -36,6 +36,11 @@ class WarmStart:
                 hint=f"Pass --base {pinned['name']}, or --from none.",
             )
         self.state, self.scale = read_adapter(self.bundle.directory)
+        new = len(self.bundle.tokens.new_tokens)
+        if any(len(value) > new for name, value in self.state.items() if name.endswith(ROWS_SUFFIX)):
+            raise UsageError(
+                f"--from {source} trained all embeddings: no run starts from it.", hint="Pass another one."
+            )
 
     @property
     def shape(self) -> tuple[int, int]:
