@@ -137,7 +137,7 @@ def test_push_with_scores(toy_bundle: Path, in_tmp: Path, capsys: pytest.Capture
 
 def test_the_shipped_bundle_with_its_published_scores(movies_bundle: Path, in_tmp: Path) -> None:
     credit = "ReDial: Li et al., NeurIPS 2018, CC BY 4.0. Facts: Wikidata, CC0."
-    published = ROOT / "docs" / "results" / "movies-redial-valid-2026-11-28.json"
+    published = ROOT / "docs" / "results" / "movies-redial-valid-425627efc902.report.json"
     describe(Bundle.load(movies_bundle), in_tmp / "m", scores=published, licence="cc-by-4.0", attribution=credit)
     data = header_of(in_tmp / "m" / "README.md")
     assert data.license == "cc-by-4.0" and data.base_model.count("/") == 1 and data.model_name == "movies"
