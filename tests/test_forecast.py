@@ -30,7 +30,7 @@ from gcrs.toolkit.model.probe import recompute
 from gcrs.toolkit.model.recipes import read_recipe, shipped_recipes
 from gcrs.toolkit.model.schedule import Schedule
 from gcrs.toolkit.model.trainer import Phase, RunSettings, Trainer
-from toys import toy_book, toy_dialogues, toy_model, toy_prepared, toy_tokens
+from toys import moved_adapter, toy_book, toy_dialogues, toy_model, toy_prepared, toy_tokens
 
 ADAPTER = "adapter_model.safetensors"
 WHOLE = {"catalog": "c", "out": "o", "dialogues": "d"}
@@ -59,10 +59,7 @@ def gradients(tmp_path: Path, *, again: bool = False, **settings: Any) -> tuple[
     """(gradients of one step, passes it took, loss) on the toy model without dropout."""
     tokens = toy_tokens()
     model = attach(toy_model(tokens), tokens.new_ids, AdapterShape(4, 8, 0.0), 0)
-    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    with torch.no_grad():  # LoRA's B starts at zero, which leaves A without a gradient
-        for n, parameter in enumerate(named.values()):
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(n)))
+    named = moved_adapter(model)
     if again:
         recompute(model)
     corpus, _ = build_corpus(toy_dialogues() * 4, tokens, toy_book())

@@ -16,6 +16,7 @@ from gcrs.toolkit.model.adapter import AdapterShape, attach
 from gcrs.toolkit.model.base import find_base, load_model
 from gcrs.toolkit.model.loss import SupervisedLoss
 from gcrs.toolkit.model.probe import recompute
+from toys import moved_adapter
 
 NEW = 9
 
@@ -40,10 +41,7 @@ def step(
         new = range(base.rows, rows)
         model = load_model(base, torch.bfloat16 if bf16 else torch.float32, rows=rows)
         trained: Any = attach(model, new, AdapterShape(4, 8, dropout), 0)
-        named = {name: parameter for name, parameter in trained.named_parameters() if parameter.requires_grad}
-        with torch.no_grad():  # LoRA's B starts at zero, which leaves A without a gradient
-            for n, parameter in enumerate(named.values()):
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(n)))
+        named = moved_adapter(trained)
         if again:
             recompute(trained)
         generator = torch.Generator().manual_seed(7)

@@ -109,6 +109,17 @@ def toy_engine(*, seed: int = 0, **options: Any) -> Engine:
     return Engine(toy_model(tokens, seed=seed), tokens, toy_book(), **options)
 
 
+def moved_adapter(model: Any) -> dict[str, Any]:
+    """A PEFT model's trained parameters by name, moved a little: with LoRA's B at its zeros A has no gradient."""
+    import torch
+
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    with torch.no_grad():
+        for n, parameter in enumerate(named.values()):
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(n)))
+    return named
+
+
 def toy_dialogues() -> list[Dialogue]:
     """Three short dialogues: a recommendation, a chat, and two recommendations in one reply."""
     return [
