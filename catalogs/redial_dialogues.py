@@ -170,11 +170,11 @@ def _mark(
             counts["mentions linked"] += 1
             if canonical != item:
                 counts["mentions linked through an alias"] += 1
-            out.append(neutralise(plain) + f"<item:{canonical}>")
-            plain = ""
         elif item in known and keep_unknown:
             counts["mentions kept as items: film not in the catalogue"] += 1
-            out.append(neutralise(plain) + f"<item:{item}>")
+            canonical = item
+        if canonical is not None:
+            out.append(neutralise(plain) + f"<item:{canonical}>")
             plain = ""
         elif item in known:
             counts["mentions made plain text: film not in the catalogue"] += 1

@@ -14,8 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gcrs.toolkit.eval.text_report import short
+
 METRICS = ("recall@1", "recall@5", "recall@10", "recall@20", "recall@50", "ndcg@10", "mrr@10")
-HEADS = ("R@1", "R@5", "R@10", "R@20", "R@50", "N@10", "M@10")
+HEADS = tuple(map(short, METRICS))
 SLOW = "retrieve-then-generate"
 
 

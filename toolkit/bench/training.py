@@ -54,8 +54,8 @@ def step(bench: Workbench) -> list[Row]:
 
     from gcrs.toolkit.dialogue.corpus import build_corpus
     from gcrs.toolkit.model.batches import BatchPlan, pad_right
-    from gcrs.toolkit.model.device import pick_dtype
     from gcrs.toolkit.model.loss import SupervisedLoss
+    from gcrs.toolkit.model.probe import precision
 
     bundle, most = bench.bundle, bench.pick(BATCH, BATCH // 4)
     talks = [dialogue(bundle.book, seed, bench.pick(TURNS, TURNS // 2)) for seed in range(bench.pick(8, 2))]
@@ -66,7 +66,7 @@ def step(bench: Workbench) -> list[Row]:
     ours, theirs = SupervisedLoss(_model(bench)), _TheirLoss(_model(bench))
 
     def passes(loss: Any) -> Any:
-        with torch.autocast("cpu", torch.bfloat16, enabled=pick_dtype("cpu") == torch.bfloat16):
+        with precision("cpu"):
             value = loss(ids, weights)[0]
         value.backward()
         return float(value.detach())

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gcrs.toolkit.eval.significance import FLIPS
 from gcrs.toolkit.eval.spread import CUTS
 
 SHOWN = ("recall@1", "recall@5", "recall@10", "recall@50", "ndcg@10", "mrr@10")
 GAPS = ("recall@1", "recall@10", "recall@50", "ndcg@10")  # metrics whose differences are shown
-LEAST_P = 1.5e-4  # with 10,000 rounds no p is below 0.0001
+LEAST_P = 1.5 / FLIPS  # no p is below one round in all of them
 SHORT = {"recall": "R", "ndcg": "N", "mrr": "M"}
 
 

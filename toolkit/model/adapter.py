@@ -40,6 +40,11 @@ def linear_names(model: PreTrainedModel) -> list[str]:
     return [name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear) and part is not head]
 
 
+def unwrapped(model: Any) -> Any:
+    """The transformers model itself, whether PEFT has wrapped it or not."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def row_modules(model: Any) -> dict[str, Any]:
     """The modules whose rows stand for tokens, by full name: the embedding and, where it is not tied, the head."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()

@@ -92,11 +92,15 @@ class Speed:
 
 def trained_numbers(shape: Shape, config: FinetuneConfig, new_rows: int) -> int:
     """How many numbers the optimiser holds moments of."""
-    if config.embeddings == "all":
-        new_rows += shape.rows
     if config.method == "full":
         return shape.linear + shape.table(new_rows)
-    return shape.layers * shape.sides * config.rank + new_rows * shape.width * (1 if shape.tied else 2)
+    return adapter_numbers(shape, config, new_rows)
+
+
+def adapter_numbers(shape: Shape, config: FinetuneConfig, new_rows: int) -> int:
+    """How many numbers the adapter has that ships, whatever was trained."""
+    rows = new_rows + (shape.rows if config.embeddings == "all" else 0)
+    return shape.layers * shape.sides * config.rank + rows * shape.width * (1 if shape.tied else 2)
 
 
 def memory_parts(
@@ -173,10 +177,8 @@ def step_seconds(shape: Shape, config: FinetuneConfig, work: Work, new_rows: int
 
 def disk_bytes(shape: Shape, config: FinetuneConfig, new_rows: int, *, validates: bool) -> dict[str, int]:
     """Bytes on the disk: checkpoints (two kept, one staged), the bundle, the merged model of the first use."""
-    rows = new_rows + (shape.rows if config.embeddings == "all" else 0)
-    low = shape.layers * shape.sides * config.rank + rows * shape.width * (1 if shape.tied else 2)
     return {
         "checkpoints": 3 * ADAM * trained_numbers(shape, config, new_rows),
-        "bundle": 2 * low * (2 if validates else 1),
+        "bundle": 2 * adapter_numbers(shape, config, new_rows) * (2 if validates else 1),
         "merged": 2 * (shape.linear + shape.table(new_rows)),
     }

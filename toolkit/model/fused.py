@@ -30,12 +30,8 @@ class _LowRankLinear(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, a: torch.Tensor,
                 b: torch.Tensor, scale: float) -> torch.Tensor:  # fmt: skip
         dtype = compute_dtype(x)
-        flat, weight, low, high = (
-            x.reshape(-1, x.shape[-1]).to(dtype),
-            weight.to(dtype),
-            a.to(dtype),
-            b.to(dtype) * scale,
-        )
+        flat, weight = x.reshape(-1, x.shape[-1]).to(dtype), weight.to(dtype)
+        low, high = a.to(dtype), b.to(dtype) * scale
         inner = flat @ low.T
         out = nn.functional.linear(flat, weight, None if bias is None else bias.to(dtype))
         out.addmm_(inner, high.T)

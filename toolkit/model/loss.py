@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gcrs.toolkit.model.adapter import unwrapped
 from gcrs.toolkit.model.causal_attention import use_causal_attention
 from gcrs.toolkit.model.fused import head_loss
 
@@ -20,11 +21,11 @@ class SupervisedLoss(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        use_causal_attention(model.get_base_model() if hasattr(model, "get_base_model") else model)
+        use_causal_attention(unwrapped(model))
 
     def forward(self, ids: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(mean loss, cross-entropy by supervised token fp32 [supervised]); `ids` and `weights` are [batch, length]."""
-        causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        causal = unwrapped(self.model)
         hidden = causal.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
         chosen = weights[:, 1:] > 0
         head, states, wanted = causal.get_output_embeddings(), hidden[:, :-1][chosen], ids[:, 1:][chosen]

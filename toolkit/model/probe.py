@@ -31,7 +31,7 @@ def measure_speed(settings: Mapping[str, Any], config: FinetuneConfig, work: Wor
         return Speed(layer, _head(Shape.of(settings), config, work), update)
 
 
-def _precision(device: str) -> Any:
+def precision(device: str) -> Any:
     """The trainer's own: bf16 autocast where the device multiplies it natively."""
     import torch
 
@@ -92,7 +92,7 @@ def _blocks(settings: Mapping[str, Any], config: FinetuneConfig, work: Work) -> 
         weights[:, -2:] = 1
 
         def passes(ids: torch.Tensor = ids, weights: torch.Tensor = weights) -> None:
-            with _precision(config.device):
+            with precision(config.device):
                 loss(ids, weights)[0].backward()
 
         seconds = _timed(passes, config.device)
@@ -123,7 +123,7 @@ def _head(shape: Shape, config: FinetuneConfig, work: Work) -> float:
     table, trained = weight.detach().to(frozen), weight.detach()[:1].clone().requires_grad_()
 
     def passes() -> None:
-        with _precision(config.device):
+        with precision(config.device):
             if lora:
                 loss, _ = chunked_loss(hidden, table, trained, 0, wanted, torch.full((count,), 1 / count).to(hidden))
             else:
@@ -136,5 +136,6 @@ def _head(shape: Shape, config: FinetuneConfig, work: Work) -> float:
 
 def recompute(model: Any) -> None:
     """Let a model compute its blocks' activations again in the backward pass instead of keeping them."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    from gcrs.toolkit.model.adapter import unwrapped
+
+    unwrapped(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
